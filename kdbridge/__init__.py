@@ -1,0 +1,1 @@
+"""Take over a stopped Windows machine, read it, bring home a dump."""

@@ -1,0 +1,108 @@
+"""What was found out about a target: plain values, made by discovery, kept in snapshots, shown by `info`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from protocol.address import PageRuns
+from protocol.layouts.version import GetVersion64
+from protocol.structure import Structure
+
+from .source import StopEvent
+
+__all__ = ["Finding", "Kdbg", "Module", "Processor", "SharedData", "Target", "UnloadedModule"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One step of discovery: what was looked for, how it was found, or what is missing and what that costs."""
+
+    step: str
+    found: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kdbg:
+    """The KDDEBUGGER_DATA64 block, plain. `encoded` tells that the target's memory holds it encoded."""
+
+    address: int
+    block: Structure
+    encoded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """One processor: where its KPRCB is and what its registers are. None where the target gave none."""
+
+    number: int
+    prcb: int | None
+    context_address: int | None
+    """Where readers of a dump look for this processor's CONTEXT."""
+    context: Structure | None
+    special_registers: Structure | None
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A loaded image. Timestamp and checksum as in its PE header."""
+
+    name: str
+    path: str
+    base: int
+    size: int
+    entry_point: int
+    time_date_stamp: int
+    check_sum: int
+    entry_address: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadedModule:
+    """An image that was unloaded. `time` is a FILETIME."""
+
+    name: str
+    start: int
+    end: int
+    time: int
+
+
+@dataclass(frozen=True, slots=True)
+class SharedData:
+    """What KUSER_SHARED_DATA says of the system. Times in 100 ns; system_time is a FILETIME (UTC)."""
+
+    system_time: int
+    interrupt_time: int
+    nt_major_version: int
+    nt_minor_version: int
+    nt_build_number: int
+    product_type: int
+    suite_mask: int
+    system_root: str
+    active_processor_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A machine as discovery left it. What is None or empty has a Finding that says why."""
+
+    version: GetVersion64
+    stop: StopEvent | None
+    kdbg: Kdbg | None
+    processors: tuple[Processor, ...]
+    directory_table_base: int | None
+    runs: PageRuns | None
+    bug_check_code: int | None
+    bug_check_parameters: tuple[int, int, int, int]
+    modules: tuple[Module, ...]
+    unloaded_modules: tuple[UnloadedModule, ...]
+    shared_data: SharedData | None
+    build_lab: str
+    break_status: int | None
+    """First argument of DbgBreakPointWithStatus, when the machine stands on it (kd-protocol 7.1)."""
+    findings: tuple[Finding, ...]
+
+    @property
+    def shortcomings(self) -> tuple[Finding, ...]:
+        """The findings that tell what is missing."""
+        return tuple(finding for finding in self.findings if not finding.found)
