@@ -1,0 +1,42 @@
+# Everything runs in a private environment, .venv, made on first use. `make` alone lists what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint unit wheel referee bench clean
+
+BIN := .venv/bin
+READY := .venv/.ready
+PYTEST_ARGS ?=
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+$(READY): pyproject.toml .ci/constraints.txt .ci/environment
+	@.ci/environment
+
+demo: $(READY) ## a machine at a blue screen in another process, dumped twice, verified
+	@$(BIN)/python demo/run.py
+
+test: lint unit wheel ## lint, then every test that needs no Windows debugger, then the built wheel in an empty environment
+
+lint: $(READY) ## ruff, mypy, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+unit: $(READY) ## pytest without the referee (PYTEST_ARGS='-k name' narrows it)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not referee" $(PYTEST_ARGS)
+
+wheel: $(READY) ## build the wheel, install it into an empty environment, start it there
+	$(BIN)/python .ci/check_wheel.py
+
+referee: $(READY) ## Microsoft's debugger engine opens our dumps and attaches to our simulator
+	@.ci/referee $(PYTEST_ARGS)
+
+bench: $(READY) ## throughput and memory, as ratios in one run
+	$(BIN)/python -m benchmarks
+
+clean: ## remove all that make made
+	rm -rf .venv build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
