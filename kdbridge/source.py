@@ -71,7 +71,9 @@ class Source(Protocol):
         ...
 
     @property
-    def virtual(self) -> VirtualMemory: ...
+    def virtual(self) -> VirtualMemory:
+        """Memory by virtual address."""
+        ...
 
     @property
     def stop(self) -> StopEvent | None:

@@ -11,11 +11,24 @@ nothing else (T19). A file request is declined; a prompt is answered with `b`, b
 
 from __future__ import annotations
 
-import enum
 from collections import deque
 from dataclasses import dataclass
-from typing import TypeAlias
 
+from .conversation import (
+    Conversation,
+    FailureReason,
+    FileDeclined,
+    KdEvent,
+    Malformed,
+    OrphanReply,
+    Printed,
+    PromptAnswered,
+    Replied,
+    RequestFailed,
+    StateChanged,
+    Told,
+    TraceReceived,
+)
 from .debug_io import ControlRequest, PrintString, TraceIo, decode_debug_io
 from .errors import LocalProtocolError, RemoteProtocolError
 from .file_io import FileIo
@@ -35,22 +48,7 @@ from .ntstatus import STATUS_NO_SUCH_FILE
 from .packet import PacketType
 from .state_change import StateChange
 
-__all__ = [
-    "Conversation",
-    "FailureReason",
-    "FileDeclined",
-    "KdConnection",
-    "KdEvent",
-    "Malformed",
-    "OrphanReply",
-    "Printed",
-    "PromptAnswered",
-    "Replied",
-    "RequestFailed",
-    "StateChanged",
-    "Told",
-    "TraceReceived",
-]
+__all__ = ["KdConnection"]
 
 _PROMPT_ANSWER = b"b"
 _MOST_REISSUES = 4
@@ -65,114 +63,6 @@ _ECHOED_ADDRESS = frozenset(
         ApiNumber.WRITE_BREAK_POINT,
         ApiNumber.QUERY_MEMORY,
     }
-)
-
-
-class Conversation(enum.Enum):
-    """What is known of the target's state."""
-
-    UNKNOWN = "unknown"
-    STOPPED = "stopped"
-    RUNNING = "running"
-
-
-class FailureReason(enum.Enum):
-    """Why a request came to nothing."""
-
-    NOT_ACKNOWLEDGED = "the target did not acknowledge it"
-    NO_REPLY = "the target acknowledged it and never answered"
-    RESTARTED = "the target restarted its side of the line meanwhile"
-
-
-@dataclass(frozen=True, slots=True)
-class StateChanged:
-    """The target reported a state change. `repeated`: the one it had reported already."""
-
-    change: StateChange
-    repeated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Replied:
-    """The answer to `request`. Its status may still be a refusal."""
-
-    request: Manipulate
-    reply: Manipulate
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """A request that has no reply was acknowledged."""
-
-    request: Manipulate
-
-
-@dataclass(frozen=True, slots=True)
-class RequestFailed:
-    """The request came to nothing; for one that changes the target it is unknown whether it was carried out."""
-
-    request: Manipulate
-    reason: FailureReason
-
-
-@dataclass(frozen=True, slots=True)
-class OrphanReply:
-    """A reply nobody here asked for: a former debugger did, or the question was given up."""
-
-    reply: Manipulate
-
-
-@dataclass(frozen=True, slots=True)
-class Printed:
-    """A debug print of the target: bytes as they came."""
-
-    processor: int
-    text: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class PromptAnswered:
-    """The target asked at a prompt; `answer` was sent."""
-
-    prompt: bytes
-    answer: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class FileDeclined:
-    """The target wanted a file of ours and was declined."""
-
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class TraceReceived:
-    """Trace data or a control request, dropped."""
-
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Malformed:
-    """A good packet whose message fits nothing; `problem` says what is wrong with it."""
-
-    packet_type: int
-    problem: str
-
-
-KdEvent: TypeAlias = (
-    StateChanged
-    | Replied
-    | Told
-    | RequestFailed
-    | OrphanReply
-    | Printed
-    | PromptAnswered
-    | FileDeclined
-    | TraceReceived
-    | Malformed
-    | LinkRestarted
-    | Discarded
 )
 
 

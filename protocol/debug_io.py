@@ -137,7 +137,7 @@ class TraceIo:
 
 @dataclass(frozen=True, slots=True)
 class ControlRequest:
-    """The target asks for a hardware breakpoint register, or gives it back. Never seen on a wire; the reply is unknown."""
+    """The target asks for a hardware breakpoint register, or gives it back. Never seen on a wire, reply unknown."""
 
     api: int
     hardware_breakpoint_number: int

@@ -121,7 +121,9 @@ class Link(Protocol):
     """Packets over a wire."""
 
     @property
-    def role(self) -> Role: ...
+    def role(self) -> Role:
+        """Which end this is."""
+        ...
 
     @property
     def idle(self) -> bool:

@@ -425,7 +425,8 @@ class Machine:
         if count > _MOST_BREAKPOINTS or len(request.data) != count * 4:
             return Answer(request.reply(STATUS_UNSUCCESSFUL))
         handles = [int.from_bytes(request.data[at : at + 4], "little") for at in range(0, count * 4, 4)]
-        good = all([self._remove_breakpoint(handle) for handle in handles])
+        removed = [self._remove_breakpoint(handle) for handle in handles]
+        good = all(removed)
         return Answer(request.reply(STATUS_SUCCESS if good else STATUS_UNSUCCESSFUL, data=request.data))
 
     # ---- the rest ------------------------------------------------------------------------------------------

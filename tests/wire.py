@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from protocol.connection import KdConnection, KdEvent
+from protocol.connection import KdConnection
+from protocol.conversation import KdEvent
 from protocol.kdcom import KdcomLink
 from protocol.link import LinkTimers, Role
 from simulator.target import KdTarget
@@ -81,4 +82,4 @@ class Line:
 
 
 def target_link(**timers: float) -> KdcomLink:
-    return KdcomLink(Role.TARGET, LinkTimers(tries=20, **timers))  # type: ignore[arg-type]
+    return KdcomLink(Role.TARGET, LinkTimers(tries=20, **timers))

@@ -1,0 +1,116 @@
+"""Engine: joins a transport and a conversation. The caller pulls: no task of its own, no hidden buffer.
+
+Everything it does is a loop of three steps: write what the conversation wants to say, wait for bytes or for its
+timer, hand both over. Cancelling it anywhere leaves the link in order: what was asked is abandoned, and its late
+answer will be known as such.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import trio
+
+from protocol.connection import KdConnection
+from protocol.conversation import (
+    KdEvent,
+    Replied,
+    RequestFailed,
+    Told,
+)
+from protocol.link import Discard, Discarded
+from protocol.manipulate import Manipulate
+
+from .transports import Transport
+
+__all__ = ["Engine", "EventSink"]
+
+EventSink = Callable[[KdEvent], None]
+"""Is told everything that happens beside the answers: prints, prompts, state changes, what was thrown away."""
+
+_UNREPEATABLE_TRIES = 3
+
+
+class Engine:
+    """One request at a time over one transport."""
+
+    def __init__(self, transport: Transport, connection: KdConnection, sink: EventSink) -> None:
+        self.transport = transport
+        self.connection = connection
+        self.discards: Counter[Discard] = Counter()
+        """Bytes thrown away, by reason: what the line is like."""
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.last_byte_at: float | None = None
+        self.first_bytes = bytearray()
+        """The first bytes that ever came, for diagnosis."""
+        self._sink = sink
+
+    def ask(self, request: Manipulate, *, repeatable: bool) -> None:
+        """Put a question on the way; `answer` brings what came of it. Does not wait."""
+        self.connection.ask(
+            request,
+            trio.current_time(),
+            repeatable=repeatable,
+            tries=None if repeatable else _UNREPEATABLE_TRIES,
+        )
+
+    async def answer(self) -> Replied | Told | RequestFailed:
+        """What came of the question that is open. Cancelled, it is abandoned."""
+        try:
+            await self.flush()
+            while True:
+                event = await self.next_event()
+                if isinstance(event, (Replied, Told, RequestFailed)):
+                    return event
+        except trio.Cancelled:
+            self.connection.abandon()
+            raise
+
+    async def request(self, request: Manipulate, *, repeatable: bool) -> Replied | Told | RequestFailed:
+        """Ask, wait for the answer, and acknowledge it."""
+        self.ask(request, repeatable=repeatable)
+        outcome = await self.answer()
+        await self.flush()
+        return outcome
+
+    async def next_event(self) -> KdEvent:
+        """The next thing that happened; the sink has been told of it. Waits as long as it takes."""
+        while (event := self._take()) is None:
+            await self._wait()
+        return event
+
+    async def flush(self) -> None:
+        """Write what the conversation wants to say, acknowledges above all."""
+        chunks = self.connection.data_to_send()
+        if chunks:
+            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            self.bytes_sent += len(data)
+            await self.transport.send(data)
+
+    def _take(self) -> KdEvent | None:
+        event = self.connection.next_event()
+        if event is None:
+            return None
+        if isinstance(event, Discarded):
+            self.discards[event.reason] += event.count
+        if not isinstance(event, (Replied, Told)):
+            self._sink(event)
+        return event
+
+    async def _wait(self) -> None:
+        await self.flush()
+        due = self.connection.next_timeout()
+        chunk = b""
+        with trio.CancelScope(deadline=float("inf") if due is None else due):
+            chunk = await self.transport.receive()
+        now = trio.current_time()
+        if chunk:
+            self.bytes_received += len(chunk)
+            self.last_byte_at = now
+            if len(self.first_bytes) < 256:
+                self.first_bytes += chunk[:256]
+            self.connection.receive_data(chunk, now)
+        else:
+            self.connection.handle_timeout(now)

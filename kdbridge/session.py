@@ -1,0 +1,373 @@
+"""Session: taking over a target and asking it things. Every question of the protocol that we use is one method.
+
+Attaching, reading and leaving never change the target. What does (continue, break in, reboot, crash, writes) is a
+method of its own, named after it, and nothing here calls one that the caller did not ask for.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from protocol.arch import Architecture, ControlSpace, architecture_of
+from protocol.conversation import (
+    FileDeclined,
+    KdEvent,
+    OrphanReply,
+    PromptAnswered,
+    Replied,
+    RequestFailed,
+    StateChanged,
+    Told,
+)
+from protocol.errors import LayoutError
+from protocol.layouts.version import GetVersion64
+from protocol.manipulate import LARGEST_TRANSFER, ApiNumber, Manipulate, api_name
+from protocol.ntstatus import DBG_CONTINUE
+from protocol.state_change import Amd64ControlReport, ExceptionChange, LoadSymbols, StateChange
+from protocol.structure import Structure
+
+from .engine import Engine
+from .errors import NoContactError, TargetLostError, TargetRefusedError
+from .silence import explain_silence
+
+__all__ = ["AttachStep", "CacheType", "MemoryReply", "RequestLog", "Session"]
+
+LISTEN = 4.0
+"""Seconds to listen before saying anything: longer than a target waits between two tries (kd-protocol 1.12)."""
+
+_PROBE_PAUSE = 2.0
+_ALIGN_TRIES = 3
+_NEUTRAL_DR7 = 0x400
+_KEEP_SYMBOLS = 1
+
+
+class CacheType(enum.IntEnum):
+    """How a physical page is to be mapped for reading (kd-protocol 3.5)."""
+
+    DEFAULT = 0
+    CACHED = 1
+    UNCACHED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryReply:
+    """What one memory request brought: the bytes before the first that could not be read."""
+
+    data: bytes
+    complete: bool
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttachStep:
+    """Something that happened while attaching, in words for the user."""
+
+    text: str
+
+
+RequestLog = Callable[[Manipulate, Manipulate | None], None]
+"""Is told of every request and its reply (None: it has none, or none came)."""
+
+
+class Session:
+    """One target, from first contact to leaving it. Made by `kdbridge.open`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        report: Callable[[str], None] | None = None,
+        request_log: RequestLog | None = None,
+    ) -> None:
+        self.engine = engine
+        self.change: StateChange | None = None
+        self.largest_transfer = LARGEST_TRANSFER
+        self.request_log = request_log
+        self._report = report or (lambda text: None)
+        self._version: GetVersion64 | None = None
+        self._context_ex_refused = False
+
+    # ---- taking over ---------------------------------------------------------------------------------------
+
+    async def attach(self, *, wait: float, break_in: bool = False, pass_module_loads: bool = False) -> StateChange:
+        """Take over the target in whatever situation it is (kd-protocol 7.3), within `wait` seconds.
+
+        Listens first; then asks a stopped target to repeat itself (RESET, which a running one does not notice);
+        sends a break-in byte only when `break_in` says so. A module load is a stop like any other, unless
+        `pass_module_loads` says to continue it. Raises NoContactError telling what was seen on the line.
+        """
+        with trio.move_on_after(wait):
+            while True:
+                change = await self._wait_for_stop(break_in=break_in)
+                if isinstance(change.event, LoadSymbols) and pass_module_loads:
+                    self._report(f"passing the load of {change.event.path or 'a module'}")
+                    await self._continue(change)
+                    continue
+                if await self._align():
+                    return self._stopped()
+        raise NoContactError(explain_silence(self.engine, wait=wait, break_in=break_in))
+
+    async def _wait_for_stop(self, *, break_in: bool) -> StateChange:
+        connection = self.engine.connection
+        probes = 0
+        pause = LISTEN
+        if connection.change is not None and self.change is None:
+            return connection.change
+        while True:
+            with trio.move_on_after(pause) as listening:
+                while True:
+                    event = await self.engine.next_event()
+                    if isinstance(event, StateChanged):
+                        await self.engine.flush()
+                        return event.change
+                    if isinstance(event, (OrphanReply, PromptAnswered, FileDeclined)):
+                        self._report(_said(event))
+                        if isinstance(event, OrphanReply):
+                            # A former debugger's answer: it is acknowledged; now the target waits for a request.
+                            connection.send_reset(trio.current_time())
+            if not listening.cancelled_caught:
+                continue
+            # RESET first: it wakes a stopped target without a trace, and a running one throws it away.
+            if break_in and probes % 2 == 1:
+                self._report("no answer; sending a break-in")
+                connection.send_break_in(trio.current_time())
+            else:
+                if not probes:
+                    self._report("the line is silent; asking a stopped target to repeat itself")
+                connection.send_reset(trio.current_time())
+            probes += 1
+            pause = _PROBE_PAUSE
+
+    async def _align(self) -> bool:
+        """Make sure that both ends count alike, and that the target answers; False: it does not, begin anew."""
+        connection = self.engine.connection
+        for _ in range(_ALIGN_TRIES):
+            if not connection.synchronized:
+                connection.send_reset(trio.current_time())
+                with trio.move_on_after(_PROBE_PAUSE):
+                    while not isinstance(await self.engine.next_event(), StateChanged):
+                        pass
+                await self.engine.flush()
+            outcome = await self.engine.request(Manipulate.request(ApiNumber.GET_VERSION), repeatable=True)
+            if isinstance(outcome, Replied):
+                self._log(outcome.request, outcome.reply)
+                self._version = GetVersion64.decode(outcome.reply.union)
+                return True
+        return False
+
+    def _stopped(self) -> StateChange:
+        change = self.engine.connection.change
+        if change is None:
+            raise TargetLostError("the target answers requests but never said why it stopped; try again")
+        self.change = change
+        return change
+
+    # ---- asking --------------------------------------------------------------------------------------------
+
+    async def ask(self, request: Manipulate, *, repeatable: bool = True) -> Manipulate:
+        """Send a request that has a reply. Raises TargetLostError when none comes; refusals are returned."""
+        outcome = await self.engine.request(request, repeatable=repeatable)
+        return self.settle(outcome)
+
+    def settle(self, outcome: Replied | Told | RequestFailed) -> Manipulate:
+        """The reply of an outcome, or a TargetLostError that says what became of the request."""
+        if isinstance(outcome, Replied):
+            self._log(outcome.request, outcome.reply)
+            self._check_still_here()
+            return outcome.reply
+        self._log(outcome.request, None)
+        name = api_name(outcome.request.api)
+        if isinstance(outcome, Told):
+            raise TargetLostError(f"{name} has no reply")
+        raise TargetLostError(
+            f"the target no longer answers: {name} was sent, but {outcome.reason.value}. "
+            "It may have been restarted, continued by another debugger, or the line is cut."
+        )
+
+    async def version(self) -> GetVersion64:
+        """The version packet; asked once."""
+        if self._version is None:
+            reply = await self.ask(Manipulate.request(ApiNumber.GET_VERSION))
+            self._version = GetVersion64.decode(reply.union)
+        return self._version
+
+    async def architecture(self) -> Architecture:
+        """The target's architecture. TargetRefusedError where this program does not know it."""
+        version = await self.version()
+        architecture = architecture_of(version.machine_type)
+        if architecture is None:
+            raise TargetRefusedError(
+                f"the target is a machine of type {version.machine_type:#x}; this version knows x64 (8664) only",
+                api="GetVersion",
+                status=0,
+            )
+        return architecture
+
+    async def read_some(
+        self, api: ApiNumber, address: int, size: int, cache: CacheType = CacheType.DEFAULT
+    ) -> MemoryReply:
+        """One memory request (virtual, physical or control space): as many bytes as one packet brings."""
+        return self.memory_reply(await self.ask(self.memory_request(api, address, size, cache)), size)
+
+    def memory_request(
+        self, api: ApiNumber, address: int, size: int, cache: CacheType = CacheType.DEFAULT
+    ) -> Manipulate:
+        """The request for at most `largest_transfer` bytes. For physical memory ActualBytes carries the cache type."""
+        count = min(size, self.largest_transfer)
+        return Manipulate.request(api, address=address, transfer_count=count, actual_bytes=int(cache))
+
+    def memory_reply(self, reply: Manipulate, size: int) -> MemoryReply:
+        """What a memory reply brought: never more than was asked, than it says, or than it carries (T35, T36)."""
+        actual = int.from_bytes(reply.union[12:16], "little")
+        data = reply.data[: min(actual, size)]
+        good = not reply.status & 0x8000_0000
+        return MemoryReply(data, good and bool(data), reply.status)
+
+    async def context(self, processor: int) -> Structure:
+        """A processor's CONTEXT. TargetRefusedError when the target has none to give."""
+        layout = (await self.architecture()).context
+        if not self._context_ex_refused:
+            data = bytearray()
+            while len(data) < layout.size:
+                wanted = min(layout.size - len(data), self.largest_transfer)
+                request = Manipulate.request(
+                    ApiNumber.GET_CONTEXT_EX, processor=processor, offset=len(data), byte_count=wanted
+                )
+                reply = await self.ask(request)
+                if reply.status & 0x8000_0000 or not reply.data:
+                    break
+                data += reply.data[:wanted]
+            if len(data) >= layout.size:
+                return layout.decode(bytes(data))
+            self._context_ex_refused = True
+        reply = await self.ask(Manipulate.request(ApiNumber.GET_CONTEXT, processor=processor))
+        if reply.status & 0x8000_0000:
+            raise TargetRefusedError(
+                f"the target gives no registers of processor {processor}", api="GetContext", status=reply.status
+            )
+        return _decoded(lambda: layout.decode(reply.data), "GetContext", reply.status)
+
+    async def special_registers(self, processor: int) -> Structure:
+        """A processor's KSPECIAL_REGISTERS, as long as its system has them (T42, T44)."""
+        architecture = await self.architecture()
+        layout = architecture.special_registers
+        request = Manipulate.request(
+            ApiNumber.READ_CONTROL_SPACE,
+            processor=processor,
+            address=ControlSpace.SPECIAL_REGISTERS,
+            transfer_count=layout.size,
+        )
+        reply = await self.ask(request)
+        if reply.status & 0x8000_0000:
+            raise TargetRefusedError(
+                f"the target gives no special registers of processor {processor}",
+                api="ReadControlSpace",
+                status=reply.status,
+            )
+        least = architecture.special_registers_least
+        return _decoded(lambda: layout.decode(reply.data, least=least), "ReadControlSpace", reply.status)
+
+    # ---- what changes the target: each only when its name was said -----------------------------------------
+
+    async def resume(self) -> bool:
+        """Continue the target. Steps over a hard-coded int3 first, or it would stop there again (T24).
+
+        Returns whether it was seen to stop again at once (the last break of a bug check does that for ever, T60).
+        """
+        change = self._stopped()
+        await self._continue(change)
+        with trio.move_on_after(1.0):
+            while True:
+                if isinstance(await self.engine.next_event(), StateChanged):
+                    await self.engine.flush()
+                    return True
+        return False
+
+    async def _continue(self, change: StateChange) -> None:
+        architecture = await self.architecture()
+        if isinstance(change.event, ExceptionChange):
+            processor = change.processor if change.processor < max(change.number_processors, 1) else 0
+            code = await self.read_some(
+                ApiNumber.READ_VIRTUAL_MEMORY, change.program_counter, len(architecture.break_instruction)
+            )
+            if code.data == architecture.break_instruction:
+                reply = await self.ask(Manipulate.request(ApiNumber.GET_CONTEXT, processor=processor))
+                moved = {architecture.program_counter: change.program_counter + len(code.data)}
+                data = architecture.context.encode(moved, reply.data)
+                request = Manipulate.request(ApiNumber.SET_CONTEXT, processor=processor, data=data)
+                if (await self.ask(request, repeatable=False)).status & 0x8000_0000:
+                    raise TargetRefusedError(
+                        "the target stands on a break instruction and refuses to be moved past it",
+                        api="SetContext",
+                        status=0,
+                    )
+        report = Amd64ControlReport.decode(change.control_report)
+        request = Manipulate.request(
+            ApiNumber.CONTINUE2,
+            continue_status=DBG_CONTINUE,
+            trace_flag=0,
+            dr7=report.dr7 or _NEUTRAL_DR7,
+            current_symbol_start=_KEEP_SYMBOLS,
+        )
+        await self._tell(request)
+        self.engine.connection.change = None
+
+    async def reboot(self) -> bool:
+        """Restart the machine through its firmware. False: it did not acknowledge, and may have restarted all the same."""
+        return await self._tell(Manipulate.request(ApiNumber.REBOOT), must_acknowledge=False)
+
+    async def crash(self) -> bool:
+        """Make it bug check with E2, MANUALLY_INITIATED_CRASH. It writes its own dump and says nothing meanwhile."""
+        return await self._tell(Manipulate.request(ApiNumber.CAUSE_BUG_CHECK), must_acknowledge=False)
+
+    async def _tell(self, request: Manipulate, *, must_acknowledge: bool = True) -> bool:
+        outcome = await self.engine.request(request, repeatable=False)
+        self._log(request, None)
+        if isinstance(outcome, RequestFailed):
+            if must_acknowledge:
+                raise TargetLostError(f"{api_name(request.api)} was sent, but {outcome.reason.value}")
+            return False
+        self.change = None
+        return True
+
+    # ---- inside --------------------------------------------------------------------------------------------
+
+    def _log(self, request: Manipulate, reply: Manipulate | None) -> None:
+        if self.request_log is not None:
+            self.request_log(request, reply)
+
+    def _check_still_here(self) -> None:
+        now = self.engine.connection.change
+        if self.change is None or now is None or now is self.change or now == self.change:
+            return
+        if isinstance(now.event, LoadSymbols) and now.event.target_is_leaving:
+            raise TargetLostError("the target announced that it restarts; what was read up to here is kept")
+        if now.program_counter != self.change.program_counter or type(now.event) is not type(self.change.event):
+            raise TargetLostError(
+                "the target stopped anew at another place: somebody continued it. What was read up to here belongs "
+                "to the former stop and is kept; nothing of the new one was mixed in."
+            )
+
+
+def _decoded(decode: Callable[[], Structure], api: str, status: int) -> Structure:
+    try:
+        return decode()
+    except LayoutError as error:
+        raise TargetRefusedError(
+            f"the target's answer to {api} is too short: {error}", api=api, status=status
+        ) from None
+
+
+def _said(event: KdEvent) -> str:
+    if isinstance(event, OrphanReply):
+        return f"a former debugger's {event.reply.name} reply was waiting; dropped"
+    if isinstance(event, PromptAnswered):
+        prompt = event.prompt.decode("latin-1").strip()
+        return f"the target asked {prompt!r}; answered {event.answer.decode('latin-1')!r} (break), so that it stays stopped"
+    if isinstance(event, FileDeclined):
+        return f"the target asked this machine for the file {event.path!r}; declined"
+    return ""

@@ -1,0 +1,48 @@
+"""Why no contact came about: what was and what was not seen on the line, in one clear sentence."""
+
+from __future__ import annotations
+
+from protocol.link import Discard
+
+from .engine import Engine
+
+__all__ = ["explain_silence"]
+
+_SHOWN = 48
+
+
+def explain_silence(engine: Engine, *, wait: float, break_in: bool) -> str:
+    """The sentence for NoContactError: evidence first, then the likeliest cause and what to do."""
+    where = engine.transport.url
+    heard = bytes(engine.first_bytes)
+    packets = engine.bytes_received - sum(engine.discards.values())
+    if not heard:
+        asked = "RESET and break-in" if break_in else "RESET"
+        hint = "" if break_in else " If the machine is running, --break-in stops it."
+        return (
+            f"not a single byte came from {where} within {wait:g} seconds, {asked} were not answered: "
+            "the machine is off, runs without debugging, is busy writing its own dump, or the cable, port or "
+            f"baud rate on its side is another.{hint}"
+        )
+    if packets <= 0:
+        damaged = engine.discards[Discard.BAD_CHECKSUM] + engine.discards[Discard.BAD_TRAILER]
+        if damaged:
+            return (
+                f"{engine.bytes_received} bytes came from {where}, packets among them, but every one was damaged: "
+                "noise on the line, a receiver that overruns, or flow control that eats bytes."
+            )
+        text = heard.decode("latin-1")
+        if sum(32 <= ord(c) < 127 or c in "\r\n\t\x1b" for c in text) > 0.9 * len(text):
+            return (
+                f"{engine.bytes_received} bytes of text came from {where}, no debugger packets: {text[:_SHOWN]!r}. "
+                "Something else uses this port: firmware, a boot menu, a console."
+            )
+        return (
+            f"{engine.bytes_received} bytes came from {where}, but no packet among them (first: {heard[:16].hex(' ')}): "
+            "most likely another baud rate than the target's."
+        )
+    hint = "it runs; it was not told to stop (--break-in does that)" if not break_in else "it did not stop"
+    return (
+        f"packets came from {where} ({packets} bytes), but no state change within {wait:g} seconds: "
+        f"the target is alive and {hint}."
+    )
