@@ -276,5 +276,3 @@ def test_why_it_stopped(from_target: bytes) -> None:
     context = AMD64.context.decode(next(m for m in messages if m.api == ApiNumber.GET_CONTEXT_EX).data)
     # At BreakpointWithStatus rcx holds the status; 4 is a bug check's second break (kd-protocol 7.1).
     assert (context["rip"], context["rcx"]) == (block["breakpoint_with_status"], 4)
-    # The page around PC that WinDbg disassembled begins with what the control report carries.
-    assert read(context["rip"], 1) == AMD64.break_instruction
