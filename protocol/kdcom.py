@@ -24,7 +24,15 @@ from .link import (
     ResendAsked,
     Role,
 )
-from .packet import BREAK_IN_BYTE, INITIAL_PACKET_ID, SYNC_PACKET_ID, PacketType, encode_control, encode_data
+from .packet import (
+    BREAK_IN_BYTE,
+    HEADER,
+    INITIAL_PACKET_ID,
+    SYNC_PACKET_ID,
+    PacketType,
+    encode_control,
+    encode_data,
+)
 
 __all__ = ["KdcomLink"]
 
@@ -350,8 +358,9 @@ class KdcomLink:
                 self._break_in = told.endswith(BREAK_IN_BYTE)
 
     def _truncated(self, now: float) -> None:
-        # A target that loses the line inside a header says nothing (1.7 step 7); a host may ask at once.
-        looked_like_data = self._reader.pending >= (16 if self.role is Role.TARGET else 4)
+        # Lost inside a header, nobody asks: a target says nothing then (1.7 step 7), and to a host it may be the
+        # text of somebody else's console that ends in 0000. Behind a whole header there was a packet.
+        looked_like_data = self._reader.pending >= HEADER.size
         while self._reader.pending:
             rubbish = self._reader.drop()
             if rubbish is not None:
