@@ -68,7 +68,7 @@ def test_t12_leaders_inside_a_torn_payload_do_not_hide_the_next_packet() -> None
     link.receive_data(torn + good, 10.0)
     assert not any(isinstance(event, PacketReceived) for event in _events(link))
     due = link.next_timeout()
-    assert due == pytest.approx(11.0)
+    assert due is not None and due == pytest.approx(11.0)
     link.handle_timeout(due)
     received = [event for event in _events(link) if isinstance(event, PacketReceived)]
     assert received == [PacketReceived(PacketType.DEBUG_IO, _ID | 1, b"whole")]
