@@ -1,4 +1,4 @@
-"""Page tables laid into a MemoryImage: built entry by entry, and walked again by a reader that shares no code with it."""
+"""Page tables laid into a MemoryImage: built entry by entry, walked by a reader that shares no code."""
 
 from __future__ import annotations
 
