@@ -506,7 +506,8 @@ class _Builder:
                     frames=tuple(standing.chain.frames),
                 )
             )
-        assert stopped is not None
+        if stopped is None:
+            raise SimulationError(f"processor {options.stopped_processor} never stopped")
         return processors, stopped
 
     def _version(self, base: int) -> GetVersion64:

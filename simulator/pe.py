@@ -260,6 +260,7 @@ def _headers(plan: ImagePlan, directories: Mapping[int, tuple[int, int]]) -> byt
         for section in plan.sections
     )
     headers = file_header + optional + table
-    assert len(optional) == 240
+    if len(optional) != 240:
+        raise SimulationError(f"an optional header of {len(optional)} bytes")
     data[_HEADER_AT : _HEADER_AT + len(headers)] = headers
     return bytes(data)

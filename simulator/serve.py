@@ -63,21 +63,21 @@ async def serve(target: KdTarget, stream: ByteStream, baud: int | None = None) -
                 return
             continue
         times = [t for t in (target.next_timeout(), to_target.next_arrival(), to_host.next_arrival()) if t is not None]
-        chunk: bytes | bytearray | None = None
+        arrival: bytes | bytearray | None = None
         with trio.CancelScope(deadline=min(times, default=float("inf"))):
             try:
-                chunk = await stream.receive_some(_CHUNK)
+                arrival = await stream.receive_some(_CHUNK)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return
-        if chunk is None:
+        if arrival is None:
             continue
-        if not chunk:
+        if not arrival:
             return
         now = trio.current_time()
         if baud is None:
-            target.receive_data(bytes(chunk), now)
+            target.receive_data(bytes(arrival), now)
         else:
-            to_target.send(bytes(chunk), now)
+            to_target.send(bytes(arrival), now)
 
 
 @contextlib.asynccontextmanager
@@ -103,21 +103,25 @@ async def open_line(where: str) -> AsyncIterator[tuple[str, Callable[[], AsyncIt
                     stack.push_async_callback(listener.aclose)
                 yield f"tcp:{shown}:{bound[1]}", lambda: _accepted(listeners[0])
         elif scheme == "unix":
-            path = Path(rest)
-            if path.is_socket():
-                path.unlink()
+            _make_room(rest)
             server = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            await server.bind(str(path))
+            await server.bind(rest)
             server.listen(1)
             try:
-                yield f"unix:{path}", lambda: _accepted(trio.SocketListener(server))
+                yield f"unix:{rest}", lambda: _accepted(trio.SocketListener(server))
             finally:
                 server.close()
-                path.unlink(missing_ok=True)
+                _make_room(rest)
         else:
             raise SimulationError(f"{where!r}: a target can be put on pty:, tcp:HOST:PORT or unix:PATH")
     except OSError as error:
         raise SimulationError(f"cannot serve on {where}: {error.strerror or error}") from error
+
+
+def _make_room(path: str) -> None:
+    """Remove a socket that an earlier server left behind; anything else at this place stays."""
+    if Path(path).is_socket():
+        Path(path).unlink()
 
 
 async def _accepted(listener: trio.SocketListener) -> AsyncIterator[ByteStream]:
