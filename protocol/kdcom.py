@@ -217,6 +217,12 @@ class KdcomLink:
         self._next_to_send = INITIAL_PACKET_ID | SYNC_PACKET_ID
         self._expected = INITIAL_PACKET_ID
 
+    def continue_session(self, next_to_send: int, expected: int) -> None:
+        """Target: begin in the middle of a conversation with a debugger that is gone, with these packet ids."""
+        self._next_to_send = next_to_send
+        self._expected = expected
+        self._ever_acknowledged = True
+
     # ---- inside --------------------------------------------------------------------------------------------
 
     def _read_frames(self, now: float) -> None:

@@ -12,7 +12,7 @@ from protocol.address import PAGE_SHIFT, PAGE_SIZE
 from .errors import SimulationError
 from .image import MemoryImage
 
-__all__ = ["GIB", "KERNEL_SLOTS", "MIB2", "PAGE_SIZES", "Mapping", "PageTables", "PteFlag"]
+__all__ = ["GIB", "KERNEL_SLOTS", "MIB2", "PAGE_SIZES", "Mapping", "PageTables", "PteFlag", "translate"]
 
 MIB2 = 1 << 21
 GIB = 1 << 30
@@ -61,6 +61,24 @@ class Mapping:
 
 def _canonical(address: int) -> int:
     return address | 0xFFFF << 48 if address >> 47 & 1 else address
+
+
+def translate(image: MemoryImage, root: int, address: int) -> int | None:
+    """Walk the tables in `image` from a root (a CR3); the physical address, or None where nothing is mapped."""
+    if address != _canonical(address & (1 << 48) - 1):
+        return None
+    entry = root
+    for shift in _SHIFTS:
+        data = image.read((entry & _FRAME) + (address >> shift & 511) * 8, 8)
+        if data is None:
+            return None
+        entry = int.from_bytes(data, "little")
+        if not entry & 1:
+            return None
+        if shift == 12 or (shift in (30, 21) and entry & 0x80):
+            offset = (1 << shift) - 1
+            return entry & _FRAME & ~offset | address & offset
+    return None
 
 
 class PageTables:
@@ -133,20 +151,7 @@ class PageTables:
 
     def translate(self, address: int, root: int | None = None) -> int | None:
         """The physical address behind a virtual one, or None; walks the tables in the image, from any root."""
-        if address != _canonical(address & (1 << 48) - 1):
-            return None
-        entry = (self.root if root is None else root) & _FRAME
-        for shift in _SHIFTS:
-            data = self._image.read((entry & _FRAME) + (address >> shift & 511) * 8, 8)
-            if data is None:
-                return None
-            entry = int.from_bytes(data, "little")
-            if not entry & 1:
-                return None
-            if shift == 12 or (shift in (30, 21) and entry & 0x80):
-                offset = (1 << shift) - 1
-                return entry & _FRAME & ~offset | address & offset
-        return None
+        return translate(self._image, self.root if root is None else root, address)
 
     def mapped(self, root: int | None = None, slots: range = range(512)) -> Iterator[Mapping]:
         """Every valid leaf below these PML4 slots, ascending, without what the self map shows again."""
