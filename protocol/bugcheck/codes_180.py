@@ -1,0 +1,192 @@
+"""Bug checks 0x180 to 0x1FF. Those called LIVEDUMP write a dump, and the system goes on."""
+
+from __future__ import annotations
+
+from .model import RESERVED, BugCheck, bug
+from .model import ParameterKind as K
+
+__all__ = ["CODES"]
+
+_DEPENDS = (K.VALUE("depends on the first"),) * 3
+_FAILURE = (K.SUBCODE("failure"), *_DEPENDS)
+_REPLICATION = "Replication of volumes (Storage Replica)"
+
+CODES: tuple[BugCheck, ...] = (
+    bug(0x180, "WVR_LIVEDUMP_REPLICATION_IOCONTEXT_TIMEOUT", f"{_REPLICATION} did not replicate an I/O in time."),
+    bug(0x181, "WVR_LIVEDUMP_STATE_TRANSITION_TIMEOUT", f"{_REPLICATION} did not change its state in time."),
+    bug(0x182, "WVR_LIVEDUMP_RECOVERY_IOCONTEXT_TIMEOUT", f"{_REPLICATION} did not recover an I/O in time."),
+    bug(0x183, "WVR_LIVEDUMP_APP_IO_TIMEOUT", f"{_REPLICATION} did not complete a program's I/O in time."),
+    bug(0x184, "WVR_LIVEDUMP_MANUALLY_INITIATED", f"{_REPLICATION}: someone asked for a dump."),
+    bug(0x185, "WVR_LIVEDUMP_STATE_FAILURE", f"{_REPLICATION} failed in one of its states."),
+    bug(0x186, "WVR_LIVEDUMP_CRITICAL_ERROR", f"{_REPLICATION} met a severe error."),
+    bug(
+        0x187,
+        "VIDEO_DWMINIT_TIMEOUT_FALLBACK_BDD",
+        "The desktop did not come up in time with the display driver; the basic one was taken (a live dump).",
+    ),
+    bug(0x188, "CLUSTER_CSVFS_LIVEDUMP", "The file system of shared cluster volumes met an error."),
+    bug(
+        0x189,
+        "BAD_OBJECT_HEADER",
+        "The header of a kernel object is corrupt.",
+        K.ADDRESS("object header"),
+        K.OBJECT("object, if known"),
+    ),
+    bug(0x18A, "SILO_CORRUPT", "The kernel's data of a silo (container) is corrupt."),
+    bug(0x18B, "SECURE_KERNEL_ERROR", "The secure kernel met an error that it cannot recover from."),
+    bug(
+        0x18C,
+        "HYPERGUARD_VIOLATION",
+        "The guard in the secure kernel found that the kernel's code or structures have changed.",
+        K.SUBCODE("what changed"),
+        *_DEPENDS,
+    ),
+    bug(0x18D, "SECURE_FAULT_UNHANDLED", "A fault that the secure kernel passed on could not be handled."),
+    bug(0x18E, "KERNEL_PARTITION_REFERENCE_VIOLATION", "References to a memory partition went wrong."),
+    bug(0x18F, "SYNTHETIC_EXCEPTION_UNHANDLED", "An exception that was injected could not be handled."),
+    bug(
+        0x190, "WIN32K_CRITICAL_FAILURE_LIVEDUMP", "The window system met a severe failure, and could go on.", *_FAILURE
+    ),
+    bug(0x191, "PF_DETECTED_CORRUPTION", "The prefetcher found its data corrupt.", *_FAILURE),
+    bug(
+        0x192,
+        "KERNEL_AUTO_BOOST_LOCK_ACQUISITION_WITH_RAISED_IRQL",
+        "A lock was acquired at DISPATCH_LEVEL or above that must be acquired below it.",
+        K.THREAD("thread"),
+        K.ADDRESS("lock"),
+        K.IRQL("at the time"),
+    ),
+    bug(0x193, "VIDEO_DXGKRNL_LIVEDUMP", "The graphics kernel met an error, and could go on.", *_FAILURE),
+    bug(0x195, "SMB_SERVER_LIVEDUMP", "The SMB server met an error, and could go on.", *_FAILURE),
+    bug(0x196, "LOADER_ROLLBACK_DETECTED", "The loader is older than one that has run on this machine before."),
+    bug(0x197, "WIN32K_SECURITY_FAILURE", "The window system found a violation of security.", *_FAILURE),
+    bug(0x198, "UFX_LIVEDUMP", "The driver framework of USB devices (not hosts) met an error."),
+    bug(0x199, "KERNEL_STORAGE_SLOT_IN_USE", "A storage slot was freed that is in use."),
+    bug(
+        0x19A,
+        "WORKER_THREAD_RETURNED_WHILE_ATTACHED_TO_SILO",
+        "A work item returned while its thread was attached to a silo (container).",
+        K.CODE_ADDRESS("worker routine"),
+        K.ADDRESS("work item's parameter"),
+        K.ADDRESS("work item"),
+    ),
+    bug(
+        0x19B,
+        "TTM_FATAL_ERROR",
+        "The manager of terminal topologies met an error that it cannot recover from.",
+        *_FAILURE,
+    ),
+    bug(0x19C, "WIN32K_POWER_WATCHDOG_TIMEOUT", "The window system did not change power states in time.", *_FAILURE),
+    bug(0x19D, "CLUSTER_SVHDX_LIVEDUMP", "Shared virtual disks of a cluster met an error."),
+    bug(0x19E, "BUGCODE_NETADAPTER_DRIVER", "A driver built on NetAdapter does what it must not.", *_FAILURE),
+    bug(0x19F, "PDC_PRIVILEGE_CHECK_LIVEDUMP", "The power dependency coordinator found a privilege missing."),
+    bug(
+        0x1A0, "TTM_WATCHDOG_TIMEOUT", "The manager of terminal topologies did not end an operation in time.", *_FAILURE
+    ),
+    bug(0x1A1, "WIN32K_CALLOUT_WATCHDOG_LIVEDUMP", "A call into the window system did not return in time."),
+    bug(0x1A2, "WIN32K_CALLOUT_WATCHDOG_BUGCHECK", "A call into the window system did not return in time."),
+    bug(0x1A3, "CALL_HAS_NOT_RETURNED_WATCHDOG_TIMEOUT_LIVEDUMP", "A call did not return in time."),
+    bug(
+        0x1A4,
+        "DRIPS_SW_HW_DIVERGENCE_LIVEDUMP",
+        "Software thought the machine was in deepest idle; the hardware was not.",
+    ),
+    bug(
+        0x1A5,
+        "USB_DRIPS_BLOCKER_SURPRISE_REMOVAL_LIVEDUMP",
+        "A USB device that kept the machine from deepest idle was removed.",
+    ),
+    bug(0x1A6, "BLUETOOTH_ERROR_RECOVERY_LIVEDUMP", "Bluetooth recovered from an error.", *_FAILURE),
+    bug(0x1A7, "SMB_REDIRECTOR_LIVEDUMP", "The SMB redirector met an error, and could go on.", *_FAILURE),
+    bug(0x1A8, "VIDEO_DXGKRNL_BLACK_SCREEN_LIVEDUMP", "The screen stayed black.", *_FAILURE),
+    bug(0x1A9, "DIRECTED_FX_TRANSITION_LIVEDUMP", "A directed power transition of a device failed or took too long."),
+    bug(
+        0x1AA,
+        "EXCEPTION_ON_INVALID_STACK",
+        "An exception was to be dispatched on a stack that is not valid.",
+        K.ADDRESS("stack pointer"),
+        K.VALUE("kind of stack"),
+        K.CONTEXT_RECORD("context record"),
+        K.EXCEPTION_RECORD("exception record"),
+    ),
+    bug(
+        0x1AB,
+        "UNWIND_ON_INVALID_STACK",
+        "A stack that is not valid was to be unwound.",
+        K.ADDRESS("stack pointer"),
+        K.VALUE("kind of stack"),
+        K.CONTEXT_RECORD("context record"),
+        K.EXCEPTION_RECORD("exception record"),
+    ),
+    bug(0x1B0, "VIDEO_MINIPORT_FAILED_LIVEDUMP", "A display driver failed at an operation.", *_FAILURE),
+    bug(0x1B8, "VIDEO_MINIPORT_BLACK_SCREEN_LIVEDUMP", "A display driver reported a black screen.", *_FAILURE),
+    bug(
+        0x1C4,
+        "DRIVER_VERIFIER_DETECTED_VIOLATION_LIVEDUMP",
+        "Driver Verifier caught a driver at something that it must not do, and let it go on.",
+        K.SUBCODE("violation, as for 0xC4"),
+        *_DEPENDS,
+    ),
+    bug(0x1C5, "IO_THREADPOOL_DEADLOCK_LIVEDUMP", "The I/O manager's pool of threads has deadlocked.", *_FAILURE),
+    bug(0x1C6, "FAST_ERESOURCE_PRECONDITION_VIOLATION", "A fast resource was used against its rules.", *_FAILURE),
+    bug(0x1C7, "STORE_DATA_STRUCTURE_CORRUPTION", "The store of compressed memory found its data corrupt.", *_FAILURE),
+    bug(
+        0x1C8,
+        "MANUALLY_INITIATED_POWER_BUTTON_HOLD",
+        "Someone held the power button down to crash the machine.",
+        K.COUNT("milliseconds that it was held"),
+    ),
+    bug(0x1C9, "USER_MODE_HEALTH_MONITOR_LIVEDUMP", "A process that watches over user mode did not report in time."),
+    bug(
+        0x1CA,
+        "SYNTHETIC_WATCHDOG_TIMEOUT",
+        "No processor took the clock interrupt in time: the whole system hung.",
+        K.VALUE("time since the watchdog was last reset"),
+        K.VALUE("interrupt time now"),
+        K.VALUE("performance counter now"),
+        K.COUNT("processor that has the clock"),
+    ),
+    bug(0x1CB, "INVALID_SILO_DETACH", "A thread detached from a silo (container) wrongly."),
+    bug(0x1CC, "EXRESOURCE_TIMEOUT_LIVEDUMP", "A resource was waited for for too long."),
+    bug(0x1CD, "INVALID_CALLBACK_STACK_ADDRESS", "The stack of a callback into user mode is not valid."),
+    bug(0x1CE, "INVALID_KERNEL_STACK_ADDRESS", "The address of a kernel stack is not valid."),
+    bug(0x1CF, "HARDWARE_WATCHDOG_TIMEOUT", "The watchdog in the hardware was not reset in time: the system hung."),
+    bug(0x1D0, "ACPI_FIRMWARE_WATCHDOG_TIMEOUT", "A method of the ACPI firmware did not end in time."),
+    bug(0x1D1, "TELEMETRY_ASSERTS_LIVEDUMP", "An assertion failed that only reports."),
+    bug(0x1D2, "WORKER_THREAD_INVALID_STATE", "A worker thread is in a state in which it cannot be."),
+    bug(0x1D3, "WFP_INVALID_OPERATION", "A caller used the filtering platform of the network wrongly."),
+    bug(0x1D4, "UCMUCSI_LIVEDUMP", "The driver of USB-C connectors met an error, and could go on.", *_FAILURE),
+    bug(0x1D5, "DRIVER_PNP_WATCHDOG", "A driver did not end a Plug and Play operation in time."),
+    bug(
+        0x1D6,
+        "WORKER_THREAD_RETURNED_WITH_NON_DEFAULT_WORKLOAD_CLASS",
+        "A work item returned with another workload class than it started with.",
+    ),
+    bug(0x1D7, "EFS_FATAL_ERROR", "The encrypting file system met an error that it cannot recover from."),
+    bug(0x1D8, "UCMUCSI_FAILURE", "The driver of USB-C connectors failed.", *_FAILURE),
+    bug(0x1D9, "HAL_IOMMU_INTERNAL_ERROR", "The HAL's handling of the IOMMU failed.", *_FAILURE),
+    bug(0x1DA, "HAL_BLOCKED_PROCESSOR_INTERNAL_ERROR", "The HAL's handling of blocked processors failed.", *_FAILURE),
+    bug(0x1DB, "IPI_WATCHDOG_TIMEOUT", "A processor did not answer an interrupt of another one in time."),
+    bug(0x1DC, "DMA_COMMON_BUFFER_VECTOR_ERROR", "A driver used a vector of DMA buffers wrongly.", *_FAILURE),
+    bug(0x1DD, "BUGCODE_MBBADAPTER_DRIVER", "A mobile broadband driver does what it must not.", *_FAILURE),
+    bug(0x1DE, "BUGCODE_WIFIADAPTER_DRIVER", "A Wi-Fi driver does what it must not.", *_FAILURE),
+    bug(0x1DF, "PROCESSOR_START_TIMEOUT", "A processor did not start in time."),
+    bug(0x1E4, "VIDEO_DXGKRNL_SYSMM_FATAL_ERROR", "The graphics kernel's system memory manager failed.", *_FAILURE),
+    bug(
+        0x1E9, "ILLEGAL_ATS_INITIALIZATION", "Address translation by a device was set up in a way that is not allowed."
+    ),
+    bug(
+        0x1EA,
+        "SECURE_PCI_CONFIG_SPACE_ACCESS_VIOLATION",
+        "Someone touched PCI configuration space that is protected.",
+    ),
+    bug(0x1EB, "DAM_WATCHDOG_TIMEOUT", "The moderator of desktop activity did not end an operation in time."),
+    bug(
+        0x1ED,
+        "HANDLE_ERROR_ON_CRITICAL_THREAD",
+        "A thread that the system cannot live without used a bad handle.",
+        RESERVED,
+    ),
+    bug(0x1F1, "KASAN_ENLIGHTENMENT_VIOLATION", "The kernel's address sanitizer was used wrongly."),
+    bug(0x1F2, "KASAN_ILLEGAL_ACCESS", "The kernel's address sanitizer found an access to memory that is not valid."),
+)
