@@ -297,8 +297,8 @@ def parse_header(data: bytes) -> DumpHeader:
         context_record=_bytes(layout, fields, "context_record"),
         exception=_bytes(layout, fields, "exception"),
         comment=_comment(_bytes(layout, fields, "comment"), _fill(layout, "comment")),
-        **identity,  # type: ignore[arg-type]  # a dictionary has one type of value; these are all int
-        **optional,
+        **identity,
+        **optional,  # type: ignore[arg-type]  # mypy holds these against every field, not against their own
     )
 
 

@@ -1,0 +1,198 @@
+"""How a dump file is laid out: one value that says where each page is, from a file's first bytes.
+
+The file is asked for through a callable, so that nothing here opens one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from protocol.address import PAGE_SIZE
+from protocol.errors import DumpFormatError
+
+from .bitmap import BITMAP_HEADER, BitmapHeader, parse_bitmap_header
+from .complete import complete_index, complete_page_count
+from .header import DUMP_HEADER64, DumpHeader, DumpType, parse_header
+from .index import BitmapIndex, PageIndex, RunIndex
+from .ranges import RANGE_HEADER, parse_range_header, ranges_of_table
+from .secondary import SecondaryBlob, parse_secondary
+from .summary import SUMMARY_HEADER, parse_summary_header
+
+__all__ = ["DumpLayout", "ReadFile", "parse_layout"]
+
+ReadFile = Callable[[int, int], bytes]
+"""(offset, size) to bytes of the file: fewer than asked for only at its end."""
+
+_PIECE = 1 << 16
+
+_TRIAGE_TRAILER = b"TRGD"
+
+
+@dataclass(frozen=True, slots=True)
+class DumpLayout:
+    """A dump file, as far as it can be told from its tables. Sizes and offsets in bytes.
+
+    `shortcomings` says in words what is missing or contradictory in a file that can be used all the same.
+    A small dump (type 4) holds no pages, but pieces by virtual address: `pages` is empty then.
+    """
+
+    header: DumpHeader
+    pages: PageIndex
+    first_page_offset: int
+    claimed_page_count: int
+    """Pages that should be there; fewer are where the file was cut off."""
+    expected_size: int
+    """End of the last page that should be there (of all triage data in a small dump)."""
+    size: int
+    secondary: tuple[SecondaryBlob, ...]
+    shortcomings: tuple[str, ...]
+
+    @property
+    def kind(self) -> DumpType:
+        """How memory lies in the file."""
+        return self.header.dump_type
+
+    @property
+    def is_triage(self) -> bool:
+        """A small dump: pieces of memory by virtual address, no pages."""
+        return self.kind is DumpType.TRIAGE
+
+
+@dataclass(frozen=True, slots=True)
+class _Pages:
+    index: PageIndex
+    first_offset: int
+    claimed: int
+    shortcomings: tuple[str, ...] = ()
+
+
+def parse_layout(read: ReadFile, size: int) -> DumpLayout:
+    """Find out where everything lies in a file of `size` bytes.
+
+    Raises DumpFormatError, with the file offset, when no page could be found in it: damaged tables, an unknown type,
+    no dump at all. A file that was cut off in its pages is told by `shortcomings`.
+    """
+    header = parse_header(read(0, DUMP_HEADER64.size))
+    if header.dump_type is DumpType.TRIAGE:
+        return _triage(read, header, size)
+    pages = _PARSERS[header.dump_type](read, header, size)
+    expected = pages.first_offset + pages.claimed * PAGE_SIZE
+    shortcomings = list(pages.shortcomings)
+    if missing := pages.claimed - pages.index.page_count:
+        shortcomings.append(
+            f"the file was cut off: {size:#x} bytes of {expected:#x} are there, and {missing} of {pages.claimed} pages"
+            " are not"
+        )
+    blobs, faults = parse_secondary(read, expected, size) if size > expected else ((), ())
+    shortcomings += faults
+    needed = max((blob.file_offset + blob.size for blob in blobs), default=expected)
+    space = header.required_dump_space
+    if header.dump_type in (DumpType.BITMAP_FULL, DumpType.BITMAP_KERNEL) and space is not None and space < needed:
+        shortcomings.append(
+            f"RequiredDumpSpace says {space:#x}, less than the {needed:#x} bytes of data: WinDbg reads no further"
+        )
+    return DumpLayout(
+        header, pages.index, pages.first_offset, pages.claimed, expected, size, blobs, tuple(shortcomings)
+    )
+
+
+def _complete(_read: ReadFile, header: DumpHeader, size: int) -> _Pages:
+    shortcomings = []
+    if header.surplus_runs:
+        shortcomings.append(
+            f"the header counts {header.surplus_runs} more runs of memory than it can hold: their pages are not found"
+        )
+    index = complete_index(header, _stored(size, header.size))
+    return _Pages(index, header.size, complete_page_count(header), tuple(shortcomings))
+
+
+def _bitmap(read: ReadFile, header: DumpHeader, size: int) -> _Pages:
+    return _by_bits(read, parse_bitmap_header(read(header.size, BITMAP_HEADER.size), header.size), size)
+
+
+def _summary(read: ReadFile, header: DumpHeader, size: int) -> _Pages:
+    raw = read(header.size, SUMMARY_HEADER.size)
+    return _by_bits(read, parse_summary_header(raw, header.size, header.bits), size)
+
+
+def _by_bits(read: ReadFile, claimed: BitmapHeader, size: int) -> _Pages:
+    bitmap, shortcomings = claimed.checked()
+    pieces = _pieces(read, bitmap.bits_offset, bitmap.bitmap_size, size, "bitmap")
+    index = BitmapIndex(
+        bitmap.first_page_offset, _cut(pieces, bitmap.bit_count), _stored(size, bitmap.first_page_offset)
+    )
+    if index.claimed_count != bitmap.page_count:
+        shortcomings += (
+            f"{index.claimed_count} bits of the bitmap are set, its header says {bitmap.page_count}: bits are believed",
+        )
+    return _Pages(index, bitmap.first_page_offset, index.claimed_count, shortcomings)
+
+
+def _ranges(read: ReadFile, header: DumpHeader, size: int) -> _Pages:
+    if header.bits != 64:
+        raise DumpFormatError(f"a dump of type {header.dump_type:X} exists for 64-bit machines only", 0)
+    table = parse_range_header(read(header.size, RANGE_HEADER.size), header.size, header.dump_type)
+
+    def pieces() -> Iterator[bytes]:
+        return _pieces(read, table.table_offset, table.table_size, size, "table of ranges")
+
+    claimed = sum(run.page_count for run in ranges_of_table(pieces(), table))
+    index = RunIndex(table.first_page_offset, ranges_of_table(pieces(), table), _stored(size, table.first_page_offset))
+    shortcomings = []
+    if table.total_pages is not None and table.total_pages != claimed:
+        shortcomings.append(f"the ranges have {claimed} pages, their header says {table.total_pages}")
+    return _Pages(index, table.first_page_offset, claimed, tuple(shortcomings))
+
+
+_PARSERS: dict[DumpType, Callable[[ReadFile, DumpHeader, int], _Pages]] = {
+    DumpType.FULL: _complete,
+    DumpType.SUMMARY: _summary,
+    DumpType.BITMAP_FULL: _bitmap,
+    DumpType.BITMAP_KERNEL: _bitmap,
+    DumpType.KERNEL_RANGES: _ranges,
+    DumpType.KERNEL_AND_USER_RANGES: _ranges,
+    DumpType.COMPLETE_RANGES: _ranges,
+}
+
+
+def _triage(read: ReadFile, header: DumpHeader, size: int) -> DumpLayout:
+    """All of a small dump that can be told without its contents: SizeOfDump, and what follows it (4.1)."""
+    raw = read(header.size + 4, 4)
+    if len(raw) < 4:
+        raise DumpFormatError("the file ends before TRIAGE_DUMP", header.size)
+    end = int.from_bytes(raw, "little")
+    shortcomings: tuple[str, ...] = ()
+    blobs: tuple[SecondaryBlob, ...] = ()
+    if end > size:
+        shortcomings = (f"the file was cut off: {size:#x} bytes of {end:#x} are there",)
+    elif end < header.size or read(end - 4, 4) != _TRIAGE_TRAILER:
+        shortcomings = (f"TRGD does not stand at the end of the triage data ({end:#x}): WinDbg calls that damaged",)
+    else:
+        blobs, shortcomings = parse_secondary(read, end, size)
+    return DumpLayout(header, RunIndex(header.size, ()), header.size, 0, end, size, blobs, shortcomings)
+
+
+def _stored(size: int, first_page_offset: int) -> int:
+    """Whole pages that a file of this size can hold."""
+    return max(size - first_page_offset, 0) // PAGE_SIZE
+
+
+def _pieces(read: ReadFile, offset: int, length: int, size: int, what: str) -> Iterator[bytes]:
+    """The bytes of a table, 64 KiB at a time. Raises DumpFormatError where the file ends inside it."""
+    if offset + length > size:
+        raise DumpFormatError(f"the file ends inside its {what}, which reaches to {offset + length:#x}", size)
+    for at in range(offset, offset + length, _PIECE):
+        wanted = min(_PIECE, offset + length - at)
+        piece = read(at, wanted)
+        if len(piece) != wanted:
+            raise DumpFormatError(f"the file ends inside its {what}, sooner than its size says", at + len(piece))
+        yield piece
+
+
+def _cut(pieces: Iterator[bytes], bit_count: int) -> Iterator[bytes]:
+    """The same bitmap without the bits of its last byte that do not belong to it."""
+    left = bit_count
+    for piece in pieces:
+        left -= 8 * len(piece)
+        yield piece if left >= 0 else piece[:-1] + bytes([piece[-1] & 0xFF >> -left])

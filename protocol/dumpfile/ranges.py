@@ -1,0 +1,84 @@
+"""Range dumps, types 8, 9 and A: what WinDbg since 2022 writes for .dump /k, /ka and /f. Read only (dump-formats 2.5).
+
+They are known from other people's readers alone, and older readers cannot open them: so nothing here writes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import construct as cs
+
+from protocol.address import PageRun
+from protocol.errors import DumpFormatError
+from protocol.structure import StructureLayout
+
+from .header import DumpType
+
+__all__ = ["MOST_RANGES", "RANGE_HEADER", "RangeHeader", "parse_range_header", "ranges_of_table"]
+
+MOST_RANGES = 1 << 21
+"""More ranges than this are not believed."""
+
+RANGE_HEADER = StructureLayout(
+    "RDMP_HEADER64",
+    cs.Struct(
+        "marker" / cs.Int32ul,
+        "signature" / cs.Bytes(4),
+        "valid_dump" / cs.Bytes(4),
+        cs.Padding(4),
+        "metadata_size" / cs.Int64ul,
+        "first_page_offset" / cs.Int64ul,
+        "number_of_ranges" / cs.Int32ul,  # these last three in type A only
+        cs.Padding(4),
+        "total_pages" / cs.Int64ul,
+    ),
+    {"signature": 4, "valid_dump": 8, "metadata_size": 0x10, "first_page_offset": 0x18, "total_pages": 0x28},
+    0x30,
+)
+
+_RANGE_SIZE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class RangeHeader:
+    """Where the table of ranges lies, and where the pages begin (at no page border). Offsets in the file."""
+
+    table_offset: int
+    table_size: int
+    first_page_offset: int
+    total_pages: int | None
+    """Type A: pages in all ranges, with which its table ends. None: the table ends with an empty entry."""
+
+
+def parse_range_header(data: bytes, offset: int, kind: DumpType) -> RangeHeader:
+    """Read the header that lies at this file offset. Raises DumpFormatError when it is none, or cut short."""
+    if len(data) < RANGE_HEADER.size:
+        raise DumpFormatError("the file ends inside the header of its ranges", offset + len(data))
+    if data[4:8] != b"RDMP":
+        raise DumpFormatError(f"the header of ranges begins with RDMP, not with {data[4:8]!r}", offset + 4)
+    fields = RANGE_HEADER.decode(data)
+    table = offset + RANGE_HEADER.size
+    first = fields["first_page_offset"]
+    size = first - table
+    if size < 0:
+        raise DumpFormatError(f"the first page is said to lie at {first:#x}, which is before its ranges", offset + 0x18)
+    if size > MOST_RANGES * _RANGE_SIZE:
+        raise DumpFormatError(f"a table of {size:#x} bytes of ranges is not believable", offset + 0x18)
+    return RangeHeader(table, size, first, fields["total_pages"] if kind is DumpType.COMPLETE_RANGES else None)
+
+
+def ranges_of_table(pieces: Iterable[bytes], header: RangeHeader) -> Iterator[PageRun]:
+    """The ranges in a table that comes in pieces, each a whole number of entries, in the order of their pages."""
+    left = header.total_pages
+    for piece in pieces:
+        for at in range(0, len(piece) - len(piece) % _RANGE_SIZE, _RANGE_SIZE):
+            base, count = (int.from_bytes(piece[place : place + 8], "little") for place in (at, at + 8))
+            if left is None and not base:
+                return
+            if left is not None:
+                if left <= 0:
+                    return
+                left -= count
+            yield PageRun(base, count)
