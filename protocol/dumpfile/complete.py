@@ -5,7 +5,8 @@ from __future__ import annotations
 from protocol.address import PAGE_SIZE
 from protocol.errors import DumpFormatError
 
-from .header import MOST_RUNS, DumpHeader
+from .header import DumpHeader
+from .header_layout import MOST_RUNS
 from .index import RunIndex
 
 __all__ = ["UNREADABLE_PAGE", "complete_index", "complete_page_count", "complete_size"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from protocol.errors import DumpFormatError
 
-from .header import Bits
+from .header_layout import Bits
 
 __all__ = ["MOST_PARAMETERS", "ExceptionRecord"]
 

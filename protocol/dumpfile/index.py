@@ -47,6 +47,11 @@ class PageIndex(Protocol):
         """Pages that the file holds."""
         ...
 
+    @property
+    def claimed_count(self) -> int:
+        """Pages that the file should hold: more than `page_count` where it was cut off."""
+        ...
+
     def offset_of(self, page: int) -> int | None:
         """File offset of a page frame's first byte; None where the file does not hold it."""
         ...
@@ -67,7 +72,7 @@ class PageIndex(Protocol):
 class RunIndex:
     """Pages that lie in a file run by run, whatever the order of the runs."""
 
-    __slots__ = ("_bases", "_by_rank", "_counts", "_first", "_page_count", "_ranks")
+    __slots__ = ("_bases", "_by_rank", "_claimed_count", "_counts", "_first", "_page_count", "_ranks")
 
     def __init__(self, first_page_offset: int, runs: Iterable[PageRun], stored: int | None = None) -> None:
         """`runs` in the file's order, of which the file holds the first `stored` pages (None: all).
@@ -78,12 +83,13 @@ class RunIndex:
         self._bases: array[int] = array("Q")
         self._counts: array[int] = array("Q")
         self._ranks: array[int] = array("Q")
-        rank, ascending = 0, True
+        self._claimed_count, rank, ascending = 0, 0, True
         for number, run in enumerate(runs):
             if run.end_page > HIGHEST_PAGE:
                 raise DumpFormatError(
                     f"run {number} of memory, {run.page_count:#x} pages from {run.base_page:#x} on, is beyond 52 bits"
                 )
+            self._claimed_count += run.page_count
             count = run.page_count if stored is None else min(run.page_count, stored - rank)
             if count <= 0:
                 continue
@@ -115,6 +121,11 @@ class RunIndex:
         """Pages that the file holds."""
         return self._page_count
 
+    @property
+    def claimed_count(self) -> int:
+        """Pages that the file should hold."""
+        return self._claimed_count
+
     def offset_of(self, page: int) -> int | None:
         """File offset of a page frame's first byte."""
         extent = self.extent_of(page)
@@ -144,20 +155,17 @@ class RunIndex:
 class BitmapIndex:
     """Pages that lie in a file in ascending order, one for each set bit."""
 
-    __slots__ = ("_before", "_chunks", "_first", "_page_count", "claimed_count")
-
-    claimed_count: int
-    """Set bits, those included whose pages the file is too short for."""
+    __slots__ = ("_before", "_chunks", "_claimed_count", "_first", "_page_count")
 
     def __init__(self, first_page_offset: int, bitmap: Iterable[bytes], stored: int | None = None) -> None:
         """`bitmap` in pieces of any size, each read once; the file holds `stored` pages (None: all)."""
         self._first = first_page_offset
         self._chunks: list[bytes] = []
         self._before: array[int] = array("Q")
-        self._page_count = self.claimed_count = 0
+        self._page_count = self._claimed_count = 0
         for chunk in _in_chunks(bitmap):
             count = int.from_bytes(chunk, "little").bit_count()
-            self.claimed_count += count
+            self._claimed_count += count
             if stored is None or count < stored - self._page_count:
                 self._append(chunk, count)
             elif room := stored - self._page_count:
@@ -173,6 +181,11 @@ class BitmapIndex:
     def page_count(self) -> int:
         """Pages that the file holds."""
         return self._page_count
+
+    @property
+    def claimed_count(self) -> int:
+        """Pages that the file should hold."""
+        return self._claimed_count
 
     def offset_of(self, page: int) -> int | None:
         """File offset of a page frame's first byte."""

@@ -12,8 +12,9 @@ from protocol.address import PAGE_SIZE
 from protocol.errors import DumpFormatError
 
 from .bitmap import BITMAP_HEADER, BitmapHeader, parse_bitmap_header
-from .complete import complete_index, complete_page_count
-from .header import DUMP_HEADER64, DumpHeader, DumpType, parse_header
+from .complete import complete_index
+from .header import DumpHeader, DumpType, parse_header
+from .header_layout import DUMP_HEADER64
 from .index import BitmapIndex, PageIndex, RunIndex
 from .ranges import RANGE_HEADER, parse_range_header, ranges_of_table
 from .secondary import SecondaryBlob, parse_secondary
@@ -63,7 +64,6 @@ class DumpLayout:
 class _Pages:
     index: PageIndex
     first_offset: int
-    claimed: int
     shortcomings: tuple[str, ...] = ()
 
 
@@ -77,11 +77,12 @@ def parse_layout(read: ReadFile, size: int) -> DumpLayout:
     if header.dump_type is DumpType.TRIAGE:
         return _triage(read, header, size)
     pages = _PARSERS[header.dump_type](read, header, size)
-    expected = pages.first_offset + pages.claimed * PAGE_SIZE
+    claimed = pages.index.claimed_count
+    expected = pages.first_offset + claimed * PAGE_SIZE
     shortcomings = list(pages.shortcomings)
-    if missing := pages.claimed - pages.index.page_count:
+    if missing := claimed - pages.index.page_count:
         shortcomings.append(
-            f"the file was cut off: {size:#x} bytes of {expected:#x} are there, and {missing} of {pages.claimed} pages"
+            f"the file was cut off: {size:#x} bytes of {expected:#x} are there, and {missing} of {claimed} pages"
             " are not"
         )
     blobs, faults = parse_secondary(read, expected, size) if size > expected else ((), ())
@@ -92,9 +93,7 @@ def parse_layout(read: ReadFile, size: int) -> DumpLayout:
         shortcomings.append(
             f"RequiredDumpSpace says {space:#x}, less than the {needed:#x} bytes of data: WinDbg reads no further"
         )
-    return DumpLayout(
-        header, pages.index, pages.first_offset, pages.claimed, expected, size, blobs, tuple(shortcomings)
-    )
+    return DumpLayout(header, pages.index, pages.first_offset, claimed, expected, size, blobs, tuple(shortcomings))
 
 
 def _complete(_read: ReadFile, header: DumpHeader, size: int) -> _Pages:
@@ -104,7 +103,7 @@ def _complete(_read: ReadFile, header: DumpHeader, size: int) -> _Pages:
             f"the header counts {header.surplus_runs} more runs of memory than it can hold: their pages are not found"
         )
     index = complete_index(header, _stored(size, header.size))
-    return _Pages(index, header.size, complete_page_count(header), tuple(shortcomings))
+    return _Pages(index, header.size, tuple(shortcomings))
 
 
 def _bitmap(read: ReadFile, header: DumpHeader, size: int) -> _Pages:
@@ -126,23 +125,19 @@ def _by_bits(read: ReadFile, claimed: BitmapHeader, size: int) -> _Pages:
         shortcomings += (
             f"{index.claimed_count} bits of the bitmap are set, its header says {bitmap.page_count}: bits are believed",
         )
-    return _Pages(index, bitmap.first_page_offset, index.claimed_count, shortcomings)
+    return _Pages(index, bitmap.first_page_offset, shortcomings)
 
 
 def _ranges(read: ReadFile, header: DumpHeader, size: int) -> _Pages:
     if header.bits != 64:
         raise DumpFormatError(f"a dump of type {header.dump_type:X} exists for 64-bit machines only", 0)
     table = parse_range_header(read(header.size, RANGE_HEADER.size), header.size, header.dump_type)
-
-    def pieces() -> Iterator[bytes]:
-        return _pieces(read, table.table_offset, table.table_size, size, "table of ranges")
-
-    claimed = sum(run.page_count for run in ranges_of_table(pieces(), table))
-    index = RunIndex(table.first_page_offset, ranges_of_table(pieces(), table), _stored(size, table.first_page_offset))
+    pieces = _pieces(read, table.table_offset, table.table_size, size, "table of ranges")
+    index = RunIndex(table.first_page_offset, ranges_of_table(pieces, table), _stored(size, table.first_page_offset))
     shortcomings = []
-    if table.total_pages is not None and table.total_pages != claimed:
-        shortcomings.append(f"the ranges have {claimed} pages, their header says {table.total_pages}")
-    return _Pages(index, table.first_page_offset, claimed, tuple(shortcomings))
+    if table.total_pages is not None and table.total_pages != index.claimed_count:
+        shortcomings.append(f"the ranges have {index.claimed_count} pages, their header says {table.total_pages}")
+    return _Pages(index, table.first_page_offset, tuple(shortcomings))
 
 
 _PARSERS: dict[DumpType, Callable[[ReadFile, DumpHeader, int], _Pages]] = {

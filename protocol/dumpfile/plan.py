@@ -20,7 +20,8 @@ from .bitmap import (
     first_page_offset,
 )
 from .complete import complete_size
-from .header import MOST_RUNS, DumpHeader, DumpType, encode_header
+from .header import DumpHeader, DumpType, encode_header
+from .header_layout import MOST_RUNS
 from .index import PageIndex, RunIndex
 
 __all__ = ["DumpPlan", "plan_bitmap", "plan_complete"]

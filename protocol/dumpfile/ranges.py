@@ -5,6 +5,7 @@ They are known from other people's readers alone, and older readers cannot open 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ RANGE_HEADER = StructureLayout(
     0x30,
 )
 
-_RANGE_SIZE = 16
+_RANGE = struct.Struct("<QQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def parse_range_header(data: bytes, offset: int, kind: DumpType) -> RangeHeader:
     size = first - table
     if size < 0:
         raise DumpFormatError(f"the first page is said to lie at {first:#x}, which is before its ranges", offset + 0x18)
-    if size > MOST_RANGES * _RANGE_SIZE:
+    if size > MOST_RANGES * _RANGE.size:
         raise DumpFormatError(f"a table of {size:#x} bytes of ranges is not believable", offset + 0x18)
     return RangeHeader(table, size, first, fields["total_pages"] if kind is DumpType.COMPLETE_RANGES else None)
 
@@ -73,8 +74,7 @@ def ranges_of_table(pieces: Iterable[bytes], header: RangeHeader) -> Iterator[Pa
     """The ranges in a table that comes in pieces, each a whole number of entries, in the order of their pages."""
     left = header.total_pages
     for piece in pieces:
-        for at in range(0, len(piece) - len(piece) % _RANGE_SIZE, _RANGE_SIZE):
-            base, count = (int.from_bytes(piece[place : place + 8], "little") for place in (at, at + 8))
+        for base, count in _RANGE.iter_unpack(piece[: len(piece) // _RANGE.size * _RANGE.size]):
             if left is None and not base:
                 return
             if left is not None:

@@ -10,7 +10,7 @@ from protocol.errors import DumpFormatError
 from protocol.structure import StructureLayout
 
 from .bitmap import BitmapHeader
-from .header import Bits
+from .header_layout import Bits
 
 __all__ = ["SUMMARY_HEADER", "parse_summary_header"]
 

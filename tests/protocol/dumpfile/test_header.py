@@ -11,16 +11,8 @@ from hypothesis import strategies as st
 
 from protocol.address import PageRun
 from protocol.dumpfile.exception import ExceptionRecord
-from protocol.dumpfile.header import (
-    COMMENT_SIZE,
-    MOST_RUNS,
-    Bits,
-    DumpAttributes,
-    DumpHeader,
-    DumpType,
-    encode_header,
-    parse_header,
-)
+from protocol.dumpfile.header import DumpAttributes, DumpHeader, DumpType, encode_header, parse_header
+from protocol.dumpfile.header_layout import COMMENT_SIZE, MOST_RUNS, Bits
 from protocol.errors import DumpFormatError
 
 _WRITTEN = ["full_type1_3runs", "full_type1_42runs_comment", "full_type1_deadfeed", "triage_type4"]
