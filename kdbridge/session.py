@@ -317,7 +317,7 @@ class Session:
         self.engine.connection.change = None
 
     async def reboot(self) -> bool:
-        """Restart the machine through its firmware. False: it did not acknowledge, and may have restarted all the same."""
+        """Restart the machine through its firmware. False: it did not acknowledge, and may yet have restarted."""
         return await self._tell(Manipulate.request(ApiNumber.REBOOT), must_acknowledge=False)
 
     async def crash(self) -> bool:
@@ -367,7 +367,8 @@ def _said(event: KdEvent) -> str:
         return f"a former debugger's {event.reply.name} reply was waiting; dropped"
     if isinstance(event, PromptAnswered):
         prompt = event.prompt.decode("latin-1").strip()
-        return f"the target asked {prompt!r}; answered {event.answer.decode('latin-1')!r} (break), so that it stays stopped"
+        answer = event.answer.decode("latin-1")
+        return f"the target asked {prompt!r}; answered {answer!r} (break), so that it stays stopped"
     if isinstance(event, FileDeclined):
         return f"the target asked this machine for the file {event.path!r}; declined"
     return ""

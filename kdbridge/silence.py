@@ -38,7 +38,7 @@ def explain_silence(engine: Engine, *, wait: float, break_in: bool) -> str:
                 "Something else uses this port: firmware, a boot menu, a console."
             )
         return (
-            f"{engine.bytes_received} bytes came from {where}, but no packet among them (first: {heard[:16].hex(' ')}): "
+            f"{engine.bytes_received} bytes came from {where}, no packet among them (first: {heard[:16].hex(' ')}): "
             "most likely another baud rate than the target's."
         )
     hint = "it runs; it was not told to stop (--break-in does that)" if not break_in else "it did not stop"

@@ -175,6 +175,9 @@ class CallChain:
 
     def _enter(self, symbol: str, site: int) -> None:
         function = self.images.function(symbol)
+        self.current, self.saved_return = symbol, site
+        if function.literal is not None:
+            return  # a leaf without a frame: rsp stays at the return address
         for register in function.pushes:
             self._push(self.registers[register])
         self.stack_pointer -= function.locals
@@ -186,7 +189,6 @@ class CallChain:
             self.registers[register] = self._value(register)
         if function.frame_offset is not None:
             self.registers["rbp"] = self.stack_pointer + function.frame_offset
-        self.current, self.saved_return = symbol, site
 
     def _leave(self, instruction: int) -> None:
         """Whatever comes now, the current function stands at this instruction."""

@@ -1,0 +1,184 @@
+"""The order of discovery: each step says what it found and how, or what is missing and what that costs."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+from kdbridge.errors import TargetRefusedError
+from kdbridge.source import Source
+from kdbridge.target import Finding, Kdbg, Processor, SharedData, Target
+from protocol.address import PAGE_SIZE, PageRuns
+from protocol.arch import Architecture, architecture_of
+from protocol.errors import LayoutError
+from protocol.layouts.kernel import LARGEST_RUN_COUNT, parse_physical_memory_descriptor
+
+from .kdbg import find_kdbg
+from .modules import find_modules, find_unloaded_modules
+from .notes import Notes, try_read, try_read_pointer
+from .processors import find_processors
+
+__all__ = ["discover"]
+
+_SHARED_DATA = 0x400
+_BUG_CHECK_DATA = 40
+_EPROCESS_LINKS = range(0x80, 0x600, 8)
+
+
+async def discover(source: Source, report: Callable[[Finding], None] | None = None) -> Target:
+    """Find out all about a stopped machine, a Snapshot or a dump.
+
+    What cannot be found is a finding, not an error. Raises TargetLostError and TransportLostError when the target
+    goes away meanwhile, and TargetRefusedError when it is of an architecture that this program does not know.
+    """
+    notes = Notes(report)
+    version = await source.version()
+    architecture = architecture_of(version.machine_type)
+    if architecture is None:
+        raise TargetRefusedError(
+            f"the target is a machine of type {version.machine_type:#x}; this version knows x64 (8664) only",
+            api="GetVersion",
+            status=0,
+        )
+    kind = "checked" if version.checked else "free"
+    notes.found("version", f"{architecture.name}, build {version.build}, {kind}, kernel at {version.kern_base:#x}")
+    kdbg = await find_kdbg(source, version, notes)
+    shared = await _shared_data(source, architecture, notes)
+    processors = await find_processors(source, architecture, kdbg, shared, notes)
+    root = await _directory_table_base(source, architecture, kdbg, processors, notes)
+    runs = await _memory_runs(source, kdbg, notes)
+    code, parameters = await _bug_check(source, kdbg, notes)
+    modules = await find_modules(source, version, kdbg, notes)
+    unloaded = await find_unloaded_modules(source, kdbg, notes)
+    if source.physical is None:
+        notes.missing("physical memory", "the target refuses physical reads; only what is mapped can be read")
+    return Target(
+        version=version,
+        stop=source.stop,
+        kdbg=kdbg,
+        processors=processors,
+        directory_table_base=root,
+        runs=runs,
+        bug_check_code=code,
+        bug_check_parameters=parameters,
+        modules=modules,
+        unloaded_modules=unloaded,
+        shared_data=shared,
+        build_lab=await _build_lab(source, kdbg, notes),
+        break_status=_break_status(source, architecture, kdbg, processors),
+        findings=tuple(notes.findings),
+    )
+
+
+async def _shared_data(source: Source, architecture: Architecture, notes: Notes) -> SharedData | None:
+    data = await try_read(source, architecture.fixed_shared_data, _SHARED_DATA)
+    if data is None:
+        notes.missing("shared data", "KUSER_SHARED_DATA cannot be read: no times, no product type")
+        return None
+    at = architecture.shared_data_offsets
+
+    def number(name: str, size: int = 4) -> int:
+        return int.from_bytes(data[at[name] : at[name] + size], "little")
+
+    root = data[at["nt_system_root"] : at["nt_system_root"] + 520].decode("utf-16-le", "replace").split("\0")[0]
+    return SharedData(
+        system_time=number("system_time", 8),
+        interrupt_time=number("interrupt_time", 8),
+        nt_major_version=number("nt_major_version"),
+        nt_minor_version=number("nt_minor_version"),
+        nt_build_number=number("nt_build_number"),
+        product_type=number("nt_product_type"),
+        suite_mask=number("suite_mask"),
+        system_root=root,
+        active_processor_count=number("active_processor_count"),
+    )
+
+
+async def _directory_table_base(
+    source: Source, architecture: Architecture, kdbg: Kdbg | None, processors: tuple[Processor, ...], notes: Notes
+) -> int | None:
+    """System's, of its EPROCESS; else a processor's CR3. The kernel half is the same in both."""
+    step = "directory table base"
+    mask = architecture.paging.root_mask
+    if source.physical is not None and kdbg is not None and kdbg.block["offset_eprocess_directory_table_base"]:
+        offset = kdbg.block["offset_eprocess_directory_table_base"]
+        link = await try_read_pointer(source, kdbg.block["ps_active_process_head"])
+        # Where the links lie in an EPROCESS is not told: System is the one whose process id, before them, is 4.
+        if link and link >> 47:
+            before = await try_read(source, link - _EPROCESS_LINKS.stop, _EPROCESS_LINKS.stop)
+            if before is not None and before[-8:] == (4).to_bytes(8, "little"):
+                for back in _EPROCESS_LINKS:
+                    start = _EPROCESS_LINKS.stop - back
+                    if start + offset + 8 > len(before) or before[start] != 3 or before[start + 1] > 1:
+                        continue
+                    value = int.from_bytes(before[start + offset : start + offset + 8], "little")
+                    if value & mask and _plausible_root(value, mask):
+                        notes.found(step, f"{value:#x}, of the System process")
+                        return value
+    stopped = source.stop.processor if source.stop is not None else 0
+    for processor in sorted(processors, key=lambda p: p.number != stopped):
+        if processor.special_registers is not None:
+            value = processor.special_registers[architecture.directory_table_base]
+            if value & mask:
+                notes.found(step, f"{value:#x}, CR3 of processor {processor.number}")
+                return value
+    notes.missing(step, "no processor told its CR3: page tables cannot be walked, no kernel dump is possible")
+    return None
+
+
+def _plausible_root(value: int, mask: int) -> bool:
+    return not value & ~(mask | 0xFFF) and not value & 0xFF8
+
+
+async def _memory_runs(source: Source, kdbg: Kdbg | None, notes: Notes) -> PageRuns | None:
+    step = "physical memory runs"
+    if kdbg is None:
+        notes.missing(step, "unknown without the KDBG: no complete dump is possible")
+        return None
+    address = await try_read_pointer(source, kdbg.block["mm_physical_memory_block"])
+    head = await try_read(source, address or 0, 16)
+    if not address or head is None:
+        notes.missing(step, "MmPhysicalMemoryBlock cannot be read: no complete dump is possible")
+        return None
+    count = min(int.from_bytes(head[:4], "little"), LARGEST_RUN_COUNT)
+    data = await try_read(source, address, 16 + 16 * count)
+    try:
+        runs = parse_physical_memory_descriptor(data or b"", address)
+    except LayoutError as error:
+        notes.missing(step, f"{error}: no complete dump is possible")
+        return None
+    notes.found(step, f"{len(runs)}, {runs.page_count * PAGE_SIZE / (1 << 20):,.0f} MiB, by MmPhysicalMemoryBlock")
+    return runs
+
+
+async def _bug_check(source: Source, kdbg: Kdbg | None, notes: Notes) -> tuple[int | None, tuple[int, int, int, int]]:
+    data = await try_read(source, kdbg.block["ki_bugcheck_data"], _BUG_CHECK_DATA) if kdbg is not None else None
+    if data is None:
+        notes.missing("bug check", "KiBugCheckData cannot be read: whether there was one is not known")
+        return None, (0, 0, 0, 0)
+    code, one, two, three, four = struct.unpack("<5Q", data)
+    code &= 0xFFFF_FFFF
+    notes.found("bug check", f"{code:#x}" if code else "none")
+    return code, (one, two, three, four)
+
+
+async def _build_lab(source: Source, kdbg: Kdbg | None, notes: Notes) -> str:
+    data = await try_read(source, kdbg.block["nt_build_lab"], 128) if kdbg is not None else None
+    text = (data or b"").split(b"\0")[0]
+    if not text:
+        notes.missing("build lab", "NtBuildLab cannot be read")
+    return text.decode("ascii", "replace")
+
+
+def _break_status(
+    source: Source, architecture: Architecture, kdbg: Kdbg | None, processors: tuple[Processor, ...]
+) -> int | None:
+    """The argument of DbgBreakPointWithStatus, where the stopped processor stands on its int3."""
+    if kdbg is None or source.stop is None:
+        return None
+    place = kdbg.block["breakpoint_with_status"]
+    for processor in processors:
+        context = processor.context
+        if context is not None and context[architecture.program_counter] == place == source.stop.program_counter:
+            return context[architecture.first_argument] & 0xFFFF_FFFF
+    return None

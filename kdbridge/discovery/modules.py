@@ -1,0 +1,116 @@
+"""The list of loaded images, and the ring of unloaded ones."""
+
+from __future__ import annotations
+
+from kdbridge.source import Source
+from kdbridge.target import Kdbg, Module, UnloadedModule
+from protocol.layouts.kernel import KLDR_DATA_TABLE_ENTRY64, UNLOADED_DRIVER64, UNLOADED_DRIVER_SLOTS
+from protocol.layouts.version import GetVersion64
+from protocol.structure import Structure
+
+from .notes import Notes, read_string, try_read, try_read_pointer
+
+__all__ = ["find_modules", "find_unloaded_modules"]
+
+_MOST_MODULES = 4096
+_STAMPS_IN_LIST = 0x360
+"""A KDBG of this size (Windows 8) or longer: TimeDateStamp lies in the list entry; before, in the PE header."""
+
+
+async def find_modules(source: Source, version: GetVersion64, kdbg: Kdbg | None, notes: Notes) -> tuple[Module, ...]:
+    """The module list as far as it can be walked, in load order."""
+    head = version.ps_loaded_module_list or (kdbg.block["ps_loaded_module_list"] if kdbg else 0)
+    if not head:
+        notes.missing("modules", "the target names no module list")
+        return ()
+    at = await try_read_pointer(source, head)
+    modules: list[Module] = []
+    seen = {head}
+    problem = "" if at is not None else f"its head at {head:#x} cannot be read"
+    old = kdbg is not None and kdbg.block["size"] < _STAMPS_IN_LIST
+    while at is not None and at != head:
+        if at in seen:
+            problem = f"it turns in a circle at {at:#x}"
+            break
+        if len(modules) >= _MOST_MODULES:
+            problem = f"more than {_MOST_MODULES} entries"
+            break
+        seen.add(at)
+        data = await try_read(source, at, KLDR_DATA_TABLE_ENTRY64.size)
+        if data is None:
+            problem = f"its entry at {at:#x} cannot be read"
+            break
+        entry = KLDR_DATA_TABLE_ENTRY64.decode(data, address=at)
+        modules.append(await _module(source, at, entry, stamp_in_header=old))
+        at = entry["flink"]
+    if problem:
+        notes.missing("modules", f"{len(modules)} of the list, then {problem}: modules behind it are not known")
+    else:
+        notes.found("modules", f"{len(modules)}, by the list at {head:#x}")
+    return tuple(modules)
+
+
+async def _module(source: Source, at: int, entry: Structure, *, stamp_in_header: bool) -> Module:
+    path = await read_string(source, entry["full_dll_name"], entry["full_dll_name_length"])
+    name = await read_string(source, entry["base_dll_name"], entry["base_dll_name_length"])
+    stamp = entry["time_date_stamp"]
+    if stamp_in_header:
+        stamp = await _header_stamp(source, entry["dll_base"])
+    return Module(
+        name=name if name is not None else "<name not readable>",
+        path=path if path is not None else "",
+        base=entry["dll_base"],
+        size=entry["size_of_image"],
+        entry_point=entry["entry_point"],
+        time_date_stamp=stamp,
+        check_sum=entry["check_sum"],
+        entry_address=at,
+    )
+
+
+async def _header_stamp(source: Source, base: int) -> int:
+    """TimeDateStamp of the PE header; 0 where it is paged out."""
+    head = await try_read(source, base, 0x40)
+    if head is None or head[:2] != b"MZ":
+        return 0
+    header = await try_read(source, base + (int.from_bytes(head[0x3C:0x40], "little") & 0xFFFF), 12)
+    if header is None or header[:4] != b"PE\0\0":
+        return 0
+    return int.from_bytes(header[8:12], "little")
+
+
+async def find_unloaded_modules(source: Source, kdbg: Kdbg | None, notes: Notes) -> tuple[UnloadedModule, ...]:
+    """What the ring of unloaded drivers remembers, the latest first."""
+    if kdbg is None or not kdbg.block["mm_unloaded_drivers"]:
+        notes.missing("unloaded modules", "the KDBG names no list of them")
+        return ()
+    ring = await try_read_pointer(source, kdbg.block["mm_unloaded_drivers"])
+    if not ring:
+        notes.found("unloaded modules", "none yet")
+        return ()
+    last = await try_read(source, kdbg.block["mm_last_unloaded_driver"], 4)
+    count = min(int.from_bytes(last or b"\0\0\0\0", "little"), UNLOADED_DRIVER_SLOTS)
+    size = UNLOADED_DRIVER64.size
+    # The whole ring is 2,000 bytes: one read, unless it has hardly begun.
+    slots = UNLOADED_DRIVER_SLOTS
+    data = await try_read(source, ring, slots * size)
+    if data is None:
+        slots = count
+        data = await try_read(source, ring, slots * size)
+    if data is None:
+        notes.missing("unloaded modules", f"the ring at {ring:#x} cannot be read")
+        return ()
+    found: list[UnloadedModule] = []
+    for step in range(slots):
+        index = (count - 1 - step) % slots if slots else 0
+        entry = UNLOADED_DRIVER64.decode(data[index * size : (index + 1) * size])
+        if not entry["name"] or not entry["name_length"] or entry["end_address"] < entry["start_address"]:
+            continue
+        name = await read_string(source, entry["name"], entry["name_length"])
+        found.append(
+            UnloadedModule(
+                name or "<name not readable>", entry["start_address"], entry["end_address"], entry["current_time"]
+            )
+        )
+    notes.found("unloaded modules", f"{len(found)}")
+    return tuple(found)

@@ -1,0 +1,121 @@
+"""What a debugger must find in a dump's memory and a stopped machine's memory need not hold.
+
+Two things: each processor's CONTEXT as the target's debugger gave it, where readers look for it (memory may hold an
+older one), and the KDBG decoded (memory may hold it encoded). Both were read from the target; nothing else is laid
+over its memory, and the target itself is never written to (dump-formats 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kdbridge.errors import MemoryFault
+from kdbridge.memory.translate import Translator
+from kdbridge.source import Source
+from kdbridge.target import Target
+from protocol.address import PAGE_SHIFT, PAGE_SIZE
+from protocol.arch import Architecture, architecture_of
+
+__all__ = ["Overlay", "frames_of", "overlay_for"]
+
+_FLAGS = "context_flags"
+
+
+class Overlay:
+    """Bytes to lay over pages, by frame."""
+
+    __slots__ = ("_parts", "missing", "notes")
+
+    def __init__(self) -> None:
+        self._parts: dict[int, list[tuple[int, bytes]]] = {}
+        self.notes: list[str] = []
+        """What was laid over, in words."""
+        self.missing: list[str] = []
+        """What should have been, and could not be."""
+
+    @property
+    def frames(self) -> frozenset[int]:
+        """Frames that differ from what the target's memory held."""
+        return frozenset(self._parts)
+
+    def add(self, pfn: int, offset: int, data: bytes) -> None:
+        """Lay bytes over a part of one page."""
+        self._parts.setdefault(pfn, []).append((offset, data))
+
+    def apply(self, first_pfn: int, pages: bytearray) -> None:
+        """Lay everything that falls into these consecutive pages over them."""
+        for pfn in self._parts.keys() & range(first_pfn, first_pfn + (len(pages) >> PAGE_SHIFT)):
+            for offset, data in self._parts[pfn]:
+                at = (pfn - first_pfn << PAGE_SHIFT) + offset
+                pages[at : at + len(data)] = data
+
+
+async def overlay_for(source: Source, target: Target) -> Overlay:
+    """What to lay over the memory of this target. What cannot be placed is named in `missing`."""
+    overlay = Overlay()
+    architecture = architecture_of(target.version.machine_type)
+    if architecture is None or target.directory_table_base is None or source.physical is None:
+        overlay.missing.append("no page tables: the registers could not be put where a debugger looks for them")
+        return overlay
+    translator = Translator(source.physical, architecture.paging, target.directory_table_base)
+    for processor in target.processors:
+        if processor.context is None or not processor.context_address:
+            overlay.missing.append(f"registers of processor {processor.number}")
+            continue
+        data = _whole(processor.context.raw, architecture)
+        if await _place(overlay, translator, processor.context_address, data):
+            overlay.notes.append(f"CONTEXT of processor {processor.number} at {processor.context_address:#x}")
+        else:
+            overlay.missing.append(f"registers of processor {processor.number}: its CONTEXT's page was not read")
+    if target.kdbg is not None and target.kdbg.encoded:
+        if await _place(overlay, translator, target.kdbg.address, target.kdbg.block.raw):
+            overlay.notes.append(f"decoded KDBG at {target.kdbg.address:#x}")
+        else:
+            overlay.missing.append("the decoded KDBG: its page was not read")
+    return overlay
+
+
+async def frames_of(source: Source, target: Target) -> frozenset[int]:
+    """Frames that hold a processor's CONTEXT or the KDBG: the only ones that a rendering may have changed."""
+    overlay = await overlay_for(source, target)
+    frames = set(overlay.frames)
+    architecture = architecture_of(target.version.machine_type)
+    if (
+        architecture is not None
+        and target.kdbg is not None
+        and target.directory_table_base
+        and source.physical is not None
+    ):
+        translator = Translator(source.physical, architecture.paging, target.directory_table_base)
+        for address, _ in _split(target.kdbg.address, target.kdbg.block.raw):
+            found = await translator.translate(address)
+            if found.physical is not None:
+                frames.add(found.physical >> PAGE_SHIFT)
+    return frozenset(frames)
+
+
+def _whole(raw: bytes, architecture: Architecture) -> bytes:
+    return raw[: architecture.context.size]
+
+
+async def _place(overlay: Overlay, translator: Translator, address: int, data: bytes) -> bool:
+    placed: list[tuple[int, int, bytes]] = []
+    for start, part in _split(address, data):
+        try:
+            physical = (await translator.translate(start)).physical
+        except MemoryFault:
+            physical = None
+        if physical is None:
+            return False
+        placed.append((physical >> PAGE_SHIFT, physical & PAGE_SIZE - 1, part))
+    for pfn, offset, part in placed:
+        overlay.add(pfn, offset, part)
+    return True
+
+
+def _split(address: int, data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at < len(data):
+        length = min(len(data) - at, PAGE_SIZE - (address + at & PAGE_SIZE - 1))
+        yield address + at, data[at : at + length]
+        at += length

@@ -1,0 +1,309 @@
+"""Dump files and raw images as sources: random access, no index in memory that grows with the file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from kdbridge.errors import DumpError, FileError, MemoryFault, TargetRefusedError
+from kdbridge.source import PageRead, StopEvent, VirtualMemory
+from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRun, PageRuns, PhysicalAddress
+from protocol.arch import Architecture, architecture_of
+from protocol.dumpfile.complete import UNREADABLE_PAGE
+from protocol.dumpfile.exception import ExceptionRecord
+from protocol.dumpfile.header import DumpType
+from protocol.dumpfile.layout import DumpLayout, parse_layout
+from protocol.errors import DumpFormatError, LayoutError
+from protocol.layouts.version import GetVersion64
+from protocol.structure import Structure
+
+from .virtual import PagedVirtualMemory
+
+__all__ = ["DumpFile", "FileMemory", "RawImage"]
+
+_LARGEST_POINTERS = 2048
+
+
+class FileMemory:
+    """Pages of a file by frame. `offset_of` says where a frame lies; None where it is not in the file."""
+
+    def __init__(self, owner: DumpFile | RawImage) -> None:
+        self._owner = owner
+
+    async def read(self, address: PhysicalAddress, size: int) -> bytes:
+        """Exactly `size` bytes. MemoryFault names the first that the file does not hold."""
+        parts: list[bytes] = []
+        done = 0
+        while done < size:
+            at = address + done
+            length = min(size - done, PAGE_SIZE - (at & PAGE_SIZE - 1))
+            page = self._owner.page(at >> PAGE_SHIFT)
+            if page is None:
+                raise MemoryFault(
+                    f"{self._owner.name} does not hold physical address {at:#x}",
+                    address=at, size=size, done=done, virtual=False,
+                )  # fmt: skip
+            parts.append(page[at & PAGE_SIZE - 1 :][:length])
+            done += length
+        return b"".join(parts)
+
+    async def read_pages(self, runs: Iterable[PageRun]) -> AsyncIterator[PageRead]:
+        """Every page of these runs; those that are not there with the reason."""
+        for run in runs:
+            for pfn in range(run.base_page, run.end_page):
+                page = self._owner.page(pfn)
+                yield PageRead(pfn, page, "" if page is not None else f"{self._owner.name} does not hold it")
+
+
+class _File:
+    """An open file and its size."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            self.size = os.fstat(self.fd).st_size
+        except OSError as error:
+            raise FileError(f"{path} cannot be read: {error.strerror or error}") from None
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Bytes of the file; fewer only at its end."""
+        try:
+            return os.pread(self.fd, size, offset)
+        except OSError as error:
+            raise FileError(f"reading at offset {offset:#x} failed: {error.strerror or error}") from None
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class DumpFile:
+    """A kernel dump of any type that holds pages, as a Source. Close it when done."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises FileError when it cannot be read, DumpError when it is no dump that pages can be found in."""
+        self.path = path
+        self._file = _File(path)
+        try:
+            self.layout: DumpLayout = parse_layout(self._file.read, self._file.size)
+        except DumpFormatError as error:
+            self._file.close()
+            raise DumpError(f"{path} is not a dump that can be read: {error}") from None
+        self._physical = FileMemory(self)
+        self._held: PageRuns | None = None
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---- pages ---------------------------------------------------------------------------------------------
+
+    def page(self, pfn: int) -> bytes | None:
+        """One page; None where the file does not hold it, or marks it as unreadable."""
+        offset = self.layout.pages.offset_of(pfn)
+        if offset is None:
+            return None
+        data = self._file.read(offset, PAGE_SIZE)
+        if len(data) < PAGE_SIZE or (self.layout.kind is DumpType.FULL and data == UNREADABLE_PAGE):
+            return None
+        return data
+
+    @property
+    def stored(self) -> PageRuns:
+        """Frames that have a place in the file, marked as unreadable or not."""
+        return PageRuns(self.layout.pages.runs())
+
+    @property
+    def held(self) -> PageRuns:
+        """Frames whose content the file holds."""
+        self._look()
+        return self.stored if self._held is None else self._held
+
+    @property
+    def unreadable(self) -> PageRuns:
+        """Frames that a complete dump marks as unreadable."""
+        self._look()
+        return PageRuns() if self._held is None else self.stored - self._held
+
+    def _look(self) -> None:
+        """A complete dump tells what could not be read only page by page."""
+        if self._held is not None or self.layout.kind is not DumpType.FULL:
+            return
+        marked: list[int] = []
+        for run in self.stored:
+            for at in range(0, run.page_count, 256):
+                count = min(256, run.page_count - at)
+                offset = self.layout.pages.offset_of(run.base_page + at)
+                data = self._file.read(offset or 0, count * PAGE_SIZE)
+                if UNREADABLE_PAGE[:16] in data:
+                    marked += [
+                        run.base_page + at + index
+                        for index in range(count)
+                        if data[index * PAGE_SIZE : (index + 1) * PAGE_SIZE] == UNREADABLE_PAGE
+                    ]
+        self._held = self.stored - PageRuns.from_pages(marked)
+
+    def read_run(self, run: PageRun) -> bytes:
+        """Pages of a run of which every frame is held."""
+        parts: list[bytes] = []
+        at = run.base_page
+        while at < run.end_page:
+            extent = self.layout.pages.extent_of(at)
+            if extent is None:
+                raise DumpError(f"{self.path} does not hold frame {at:#x}")
+            count = min(extent.page_count, run.end_page - at)
+            parts.append(self._file.read(extent.file_offset, count * PAGE_SIZE))
+            at += count
+        return b"".join(parts)
+
+    # ---- as a Source ---------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The file."""
+        return str(self.path)
+
+    @property
+    def physical(self) -> FileMemory:
+        """Its pages."""
+        return self._physical
+
+    @property
+    def architecture(self) -> Architecture:
+        """Of the machine it came from. DumpError where this version does not know it."""
+        architecture = architecture_of(self.layout.header.machine_image_type)
+        if architecture is None:
+            raise DumpError(
+                f"{self.path} is of a machine of type {self.layout.header.machine_image_type:#x}; "
+                "this version reads x64 (8664) only"
+            )
+        return architecture
+
+    @property
+    def virtual(self) -> VirtualMemory:
+        """Through the page tables that its header names."""
+        return PagedVirtualMemory(self._physical, self.architecture.paging, self.layout.header.directory_table_base)
+
+    @property
+    def stop(self) -> StopEvent | None:
+        """What the header says of the exception."""
+        header = self.layout.header
+        try:
+            record = ExceptionRecord.decode(header.exception, header.bits)
+        except DumpFormatError:
+            return None
+        return StopEvent(
+            0, record.code, record.address, 0, first_chance=False, number_processors=header.number_processors
+        )
+
+    async def version(self) -> GetVersion64:
+        """What the header says: the kernel's base comes from its module list."""
+        header = self.layout.header
+        base = 0
+        if header.kd_debugger_data_block:
+            try:
+                data = await self.virtual.read(header.kd_debugger_data_block + 0x18, 8)  # type: ignore[arg-type]
+                base = int.from_bytes(data, "little")
+            except MemoryFault:
+                pass
+        return GetVersion64(
+            header.major_version & 0xFFFF, header.minor_version & 0xFFFF, 6, 2, 0, header.machine_image_type & 0xFFFF,
+            0, 0, 0, 0, base, header.ps_loaded_module_list, header.kd_debugger_data_block,
+        )  # fmt: skip
+
+    async def context(self, processor: int) -> Structure:
+        """The CONTEXT that a debugger finds in the dump's memory; where there is none, the header's for the first."""
+        layout = self.architecture.context
+        prcb, block = await self._prcb(processor)
+        try:
+            if prcb and block["offset_prcb_context"] and block["size"] > 0x33A:
+                pointer = await self.virtual.read(prcb + block["offset_prcb_context"], 8)  # type: ignore[arg-type]
+                data = await self.virtual.read(int.from_bytes(pointer, "little"), layout.size)  # type: ignore[arg-type]
+                return layout.decode(data)
+            if prcb and block["offset_prcb_proc_state_context"]:
+                place = prcb + block["offset_prcb_proc_state_context"]
+                return layout.decode(await self.virtual.read(place, layout.size))  # type: ignore[arg-type]
+        except (MemoryFault, LayoutError):
+            pass
+        header = self.layout.header
+        if processor == 0 and any(header.context_record[: layout.size]):
+            return layout.decode(header.context_record)
+        raise TargetRefusedError(f"{self.path} holds no registers of processor {processor}", api="CONTEXT", status=0)
+
+    async def special_registers(self, processor: int) -> Structure:
+        """KSPECIAL_REGISTERS from the processor's KPRCB."""
+        architecture = self.architecture
+        layout = architecture.special_registers
+        prcb, block = await self._prcb(processor)
+        if prcb and block["offset_prcb_proc_state_special_reg"]:
+            place = prcb + block["offset_prcb_proc_state_special_reg"]
+            try:
+                data = await self.virtual.read(place, layout.size)  # type: ignore[arg-type]
+                return layout.decode(data, least=architecture.special_registers_least)
+            except (MemoryFault, LayoutError):
+                pass
+        raise TargetRefusedError(
+            f"{self.path} holds no special registers of processor {processor}", api="KSPECIAL_REGISTERS", status=0
+        )
+
+    async def _prcb(self, processor: int) -> tuple[int, Structure]:
+        from kdbridge.discovery.kdbg import block_at
+
+        found = await block_at(self, self.layout.header.kd_debugger_data_block)
+        if found is None or not 0 <= processor < _LARGEST_POINTERS:
+            raise TargetRefusedError(f"{self.path} holds no readable KDBG", api="KDBG", status=0)
+        block = found.block
+        try:
+            data = await self.virtual.read(block["ki_processor_block"] + 8 * processor, 8)  # type: ignore[arg-type]
+        except MemoryFault:
+            return 0, block
+        return int.from_bytes(data, "little"), block
+
+
+class RawImage:
+    """A raw image of physical memory: frame n lies at n x 4096. Only memory: nobody knows whose it is."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises FileError when it cannot be read."""
+        self.path = path
+        self._file = _File(path)
+        self.physical = FileMemory(self)
+
+    @property
+    def name(self) -> str:
+        """The file."""
+        return str(self.path)
+
+    @property
+    def held(self) -> PageRuns:
+        """Every page of the file."""
+        return PageRuns([PageRun(0, self._file.size >> PAGE_SHIFT)])
+
+    def page(self, pfn: int) -> bytes | None:
+        """One page; None beyond the end."""
+        data = self._file.read(pfn << PAGE_SHIFT, PAGE_SIZE) if 0 <= pfn < self._file.size >> PAGE_SHIFT else b""
+        return data if len(data) == PAGE_SIZE else None
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,65 @@
+"""Everything that page tables map: walked by whole tables, each read once, whatever a broken machine's tables say."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from protocol.address import PAGE_SHIFT, PageRun
+
+from .translate import Translator
+
+__all__ = ["WalkedTable", "walk"]
+
+
+@dataclass(frozen=True, slots=True)
+class WalkedTable:
+    """One page table: its frame, and the frames of the pages that it maps itself (large ones included)."""
+
+    pfn: int
+    level: int
+    """0 is the top."""
+    address: int
+    """The first virtual address that it covers."""
+    leaves: tuple[PageRun, ...]
+    readable: bool
+
+
+async def walk(translator: Translator, slots: range) -> AsyncIterator[WalkedTable]:
+    """Every table below these entries of the top table, the top first; ascending by address within a level's parent.
+
+    An entry that leads back to the top table (the self map) is not followed, and no table is visited twice at the
+    same level: so tables that point in circles end, after at most levels x frames steps.
+    """
+    geometry = translator.geometry
+    last = len(geometry.shifts) - 1
+    unpack = struct.Struct(f"<{geometry.entries}{'Q' if geometry.entry_size == 8 else 'I'}").unpack
+    root = translator.root >> PAGE_SHIFT
+    pending: list[tuple[int, int, int]] = [(root, 0, 0)]
+    seen: set[tuple[int, int]] = {(root, 0)}
+    while pending:
+        pfn, level, base = pending.pop()
+        data = await translator.table(pfn)
+        if data is None:
+            yield WalkedTable(pfn, level, geometry.canonical(base), (), readable=False)
+            continue
+        below: list[tuple[int, int, int]] = []
+        leaves: list[PageRun] = []
+        shift = geometry.shifts[level]
+        pages = 1 << shift - PAGE_SHIFT
+        for index, entry in enumerate(unpack(data)):
+            if not entry & geometry.valid_bit or (level == 0 and index not in slots):
+                continue
+            frame = (entry & geometry.frame_mask) >> PAGE_SHIFT
+            if level == last or (level in geometry.large_levels and entry & geometry.large_bit):
+                start = frame & ~(pages - 1)
+                if leaves and leaves[-1].end_page == start:
+                    leaves[-1] = PageRun(leaves[-1].base_page, leaves[-1].page_count + pages)
+                else:
+                    leaves.append(PageRun(start, pages))
+            elif frame != root and (frame, level + 1) not in seen:
+                seen.add((frame, level + 1))
+                below.append((frame, level + 1, base | index << shift))
+        pending.extend(reversed(below))
+        yield WalkedTable(pfn, level, geometry.canonical(base), tuple(leaves), readable=True)

@@ -1,0 +1,216 @@
+"""Opening a target: from its address to a machine that was taken over, and back without a trace."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from protocol.arch import Architecture, architecture_of
+from protocol.connection import KdConnection
+from protocol.conversation import KdEvent, Printed
+from protocol.kdcom import KdcomLink
+from protocol.layouts.version import GetVersion64
+from protocol.link import Role
+from protocol.manipulate import Manipulate, api_name
+from protocol.structure import Structure
+
+from .acquire import Acquired, acquire
+from .discovery import discover
+from .engine import Engine
+from .errors import MemoryFault, TargetRefusedError
+from .live import LiveTarget
+from .memory.mapped import MappedPhysicalMemory
+from .plan import Plan
+from .progress import ProgressSink
+from .session import Session
+from .snapshot import Snapshot
+from .source import PhysicalMemory, StopEvent, VirtualMemory
+from .target import Finding, Target
+from .transports import Transport, open_transport
+
+__all__ = ["OpenTarget", "open_target"]
+
+_OLD_PTE_BASE = 0xFFFFF680_00000000
+"""Where the page tables mapped themselves on every x64 Windows before 10 1607 (dump-formats 3.2)."""
+
+
+@dataclass(slots=True)
+class OpenTarget:
+    """A machine that was taken over: a Source, and what a user does with it. Made by `open_target`."""
+
+    session: Session
+    live: LiveTarget
+    console: bytearray = field(default_factory=bytearray)
+    """What it printed since we came, the last MiB of it."""
+    _target: Target | None = None
+    _mapped: MappedPhysicalMemory | None = None
+    _snapshot: Snapshot | None = None
+
+    # ---- as a Source ---------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Its URL."""
+        return self.live.name
+
+    @property
+    def physical(self) -> PhysicalMemory | None:
+        """Physical memory, by whatever way there is; None where there is none (or none was found yet)."""
+        return self.live.physical or self._mapped
+
+    @property
+    def virtual(self) -> VirtualMemory:
+        """Memory as the stopped processor sees it."""
+        return self.live.virtual
+
+    @property
+    def stop(self) -> StopEvent | None:
+        """Why it stopped."""
+        return self.live.stop
+
+    async def version(self) -> GetVersion64:
+        """The version packet."""
+        return await self.live.version()
+
+    async def context(self, processor: int) -> Structure:
+        """A processor's CONTEXT."""
+        return await self.live.context(processor)
+
+    async def special_registers(self, processor: int) -> Structure:
+        """A processor's KSPECIAL_REGISTERS."""
+        return await self.live.special_registers(processor)
+
+    # ---- what a user does ----------------------------------------------------------------------------------
+
+    async def architecture(self) -> Architecture:
+        """Its architecture. TargetRefusedError where this program does not know it."""
+        return await self.session.architecture()
+
+    async def discover(self, report: Callable[[Finding], None] | None = None) -> Target:
+        """All that is to be found out, found out once. Changes nothing on the target."""
+        if self._target is None:
+            await self.live.probe_physical()
+            self._target = await discover(self.live, report)
+        return self._target
+
+    async def snapshot(self, path: Path, plan: Plan, progress: ProgressSink | None = None) -> Snapshot:
+        """Bring home what the plan says, into a new Snapshot at `path`, which the caller closes.
+
+        Cancelled or failed, the Snapshot keeps all that came. Raises SnapshotError, TargetLostError,
+        TargetRefusedError when the plan is impossible with this target.
+        """
+        target = await self.discover()
+        snapshot = Snapshot.create(path, target)
+        try:
+            await self.fill(snapshot, plan, progress)
+        except BaseException:
+            snapshot.close()
+            raise
+        return snapshot
+
+    async def fill(self, snapshot: Snapshot, plan: Plan, progress: ProgressSink | None = None) -> Acquired:
+        """Bring home what the plan says and this Snapshot lacks."""
+        target = await self.discover()
+        if self.physical is None:
+            self._mapped = await self._map(target)
+        physical = self.physical
+        if physical is None:
+            raise TargetRefusedError(
+                "the target refuses physical reads, and its page tables do not map themselves where they should",
+                api="ReadPhysicalMemory",
+                status=0,
+            )
+        snapshot.console(bytes(self.console))
+        self._snapshot = snapshot
+        self.session.request_log = _Log(snapshot)
+        try:
+            return await acquire(self, physical, snapshot, plan, progress)
+        finally:
+            self._snapshot = None
+            self.session.request_log = None
+
+    async def _map(self, target: Target) -> MappedPhysicalMemory | None:
+        architecture = architecture_of(target.version.machine_type)
+        if architecture is None or target.directory_table_base is None:
+            return None
+        block = target.kdbg.block if target.kdbg is not None else None
+        base = block["pte_base"] if block is not None and block["pte_base"] else _OLD_PTE_BASE
+        try:
+            return await MappedPhysicalMemory.build(
+                self.live.virtual, architecture.paging, target.directory_table_base, base
+            )
+        except MemoryFault:
+            return None
+
+    def printed(self, text: bytes) -> None:
+        """Keep what the target printed."""
+        self.console += text
+        if len(self.console) > 1 << 20:
+            del self.console[: 1 << 19]
+        if self._snapshot is not None:
+            self._snapshot.console(text)
+
+
+class _Log:
+    """Counts requests into the Snapshot's log: a line for each kind and status, not one for each of a million."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._seen: dict[tuple[int, int | None], int] = {}
+
+    def __call__(self, request: Manipulate, reply: Manipulate | None) -> None:
+        """One request was answered, or not."""
+        key = (request.api, None if reply is None else reply.status)
+        count = self._seen.get(key, 0) + 1
+        self._seen[key] = count
+        if count & count - 1 == 0:
+            status = "no reply" if key[1] is None else f"status {key[1]:#010x}"
+            self._snapshot.log(f"request: {api_name(request.api)}, {status}, {count} so far")
+
+
+@asynccontextmanager
+async def open_target(
+    address: str,
+    *,
+    wait: float = 30.0,
+    break_in: bool = False,
+    pass_module_loads: bool = False,
+    report: Callable[[str], None] | None = None,
+    on_event: Callable[[KdEvent], None] | None = None,
+    transport: Transport | None = None,
+) -> AsyncIterator[OpenTarget]:
+    """Take over the target at `address`, in whatever state it is, and leave it as it was.
+
+    Nothing is written to it, it is not continued and, unless `break_in` says so, not stopped. `wait` is in seconds.
+    `report` is told in words what happens, `on_event` gets every event of the conversation.
+    Raises UsageError, TransportOpenError, NoContactError, TransportLostError, TargetLostError.
+    """
+    way = await open_transport(address) if transport is None else transport
+    opened: list[OpenTarget] = []
+
+    def sink(event: KdEvent) -> None:
+        if isinstance(event, Printed) and opened:
+            opened[0].printed(event.text)
+        if on_event is not None:
+            on_event(event)
+
+    try:
+        if report is not None:
+            for note in way.notes:
+                report(note)
+        engine = Engine(way, KdConnection(KdcomLink(Role.HOST)), sink)
+        session = Session(engine, report=report)
+        target = OpenTarget(session, LiveTarget(session))
+        opened.append(target)
+        await session.attach(wait=wait, break_in=break_in, pass_module_loads=pass_module_loads)
+        yield target
+        # The last acknowledge may still wait to be written: without it the target would repeat its last answer.
+        with trio.move_on_after(1.0):
+            await engine.flush()
+    finally:
+        with trio.CancelScope(shield=True), trio.move_on_after(2.0):
+            await way.aclose()

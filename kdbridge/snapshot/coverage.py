@@ -1,0 +1,134 @@
+"""Coverage: one state for every page frame, in a sparse file beside the memory it speaks of.
+
+The file: 16 bytes of header ("KDCOVER1", page size, zero), then one byte a frame. A frame whose byte was never
+written is missing. Single bytes cannot tear, so a killed writer leaves a file that says less, never more.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import struct
+from collections.abc import Iterable, Iterator
+
+from kdbridge.errors import SnapshotError
+from protocol.address import PAGE_SIZE, PageRun, PageRuns
+
+__all__ = ["Coverage", "PageState"]
+
+_HEADER = struct.Struct("<8sII")
+_MAGIC = b"KDCOVER1"
+_CHUNK = 1 << 20
+
+
+class PageState(enum.IntEnum):
+    """What is known of a page frame."""
+
+    MISSING = 0
+    READ = 1
+    """As the target gave it."""
+    UNREADABLE = 2
+    """Asked for, and refused."""
+
+
+class Coverage:
+    """Which frames are read and which cannot be. What was added lives in memory until `save`."""
+
+    __slots__ = ("_added", "_fd", "_recent", "_saved")
+
+    def __init__(self, fd: int) -> None:
+        """Over an open file that `create` or `load` has made sure of. The file stays the caller's."""
+        self._fd = fd
+        self._saved: dict[PageState, PageRuns] = {}
+        self._recent: dict[int, PageState] = {}
+        self._added: dict[PageState, list[PageRun]] = {PageState.READ: [], PageState.UNREADABLE: []}
+
+    @classmethod
+    def create(cls, fd: int) -> Coverage:
+        """Empty coverage in an empty file."""
+        os.pwrite(fd, _HEADER.pack(_MAGIC, PAGE_SIZE, 0), 0)
+        return cls(fd)
+
+    @classmethod
+    def load(cls, fd: int, name: str) -> Coverage:
+        """What a file says. Raises SnapshotError when it is not one, or says what this version does not know."""
+        head = os.pread(fd, _HEADER.size, 0)
+        if len(head) < _HEADER.size or _HEADER.unpack(head)[:2] != (_MAGIC, PAGE_SIZE):
+            raise SnapshotError(f"{name} is not a coverage file; the Snapshot is damaged or is not one")
+        coverage = cls(fd)
+        found: dict[PageState, list[PageRun]] = {PageState.READ: [], PageState.UNREADABLE: []}
+        for state, run in _runs_of(fd, name):
+            found[state].append(run)
+        coverage._saved = {state: PageRuns(runs) for state, runs in found.items()}
+        return coverage
+
+    def add(self, pfn: int, state: PageState) -> None:
+        """This frame is known now."""
+        self._recent[pfn] = state
+        runs = self._added[state]
+        if runs and runs[-1].end_page == pfn:
+            runs[-1] = PageRun(runs[-1].base_page, runs[-1].page_count + 1)
+        else:
+            runs.append(PageRun(pfn, 1))
+
+    def state_of(self, pfn: int) -> PageState:
+        """What is known of one frame."""
+        if pfn in self._recent:
+            return self._recent[pfn]
+        return next((state for state, runs in self._saved.items() if pfn in runs), PageState.MISSING)
+
+    def runs(self, state: PageState) -> PageRuns:
+        """All frames in this state."""
+        return PageRuns([*self._saved.get(state, PageRuns()), *self._added.get(state, [])])
+
+    def save(self) -> None:
+        """Write what was added. The memory it speaks of must be durable before."""
+        for state, runs in self._added.items():
+            for run in runs:
+                for at in range(0, run.page_count, _CHUNK):
+                    count = min(_CHUNK, run.page_count - at)
+                    os.pwrite(self._fd, bytes([state]) * count, _HEADER.size + run.base_page + at)
+            if runs:
+                self._saved[state] = self.runs(state)
+                runs.clear()
+        self._recent.clear()
+
+
+def _runs_of(fd: int, name: str) -> Iterator[tuple[PageState, PageRun]]:
+    for start, end in _written(fd):
+        for at in range(start, end, _CHUNK):
+            chunk = os.pread(fd, min(_CHUNK, end - at), at)
+            yield from _split(chunk, at - _HEADER.size, name)
+
+
+def _written(fd: int) -> Iterable[tuple[int, int]]:
+    """The parts of the file that are not holes, behind the header."""
+    size = os.fstat(fd).st_size
+    if not hasattr(os, "SEEK_DATA"):
+        return [(_HEADER.size, size)]
+    parts: list[tuple[int, int]] = []
+    at = _HEADER.size
+    while at < size:
+        try:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError:
+            break
+        end = os.lseek(fd, start, os.SEEK_HOLE)
+        parts.append((max(start, _HEADER.size), end))
+        at = end
+    return parts
+
+
+def _split(chunk: bytes, base: int, name: str) -> Iterator[tuple[PageState, PageRun]]:
+    at = 0
+    while at < len(chunk):
+        value = chunk[at]
+        rest = chunk[at:].lstrip(chunk[at : at + 1])
+        end = len(chunk) - len(rest)
+        if value not in (0, 1, 2):
+            raise SnapshotError(
+                f"{name} holds the state {value} at frame {base + at:#x}, which this version does not know"
+            )
+        if value:
+            yield PageState(value), PageRun(base + at, end - at)
+        at = end

@@ -1,0 +1,322 @@
+"""The folder on disk: memory.raw (sparse; frame n at n x 4096), coverage, target.json, console.txt, requests.log."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from kdbridge.errors import MemoryFault, SnapshotError, TargetRefusedError
+from kdbridge.memory.virtual import PagedVirtualMemory
+from kdbridge.source import PageRead, StopEvent, VirtualMemory
+from kdbridge.target import Target
+from kdbridge.target_json import target_from_json, target_to_json
+from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRun, PageRuns, PhysicalAddress
+from protocol.arch import architecture_of
+from protocol.layouts.version import GetVersion64
+from protocol.structure import Structure
+
+from .coverage import Coverage, PageState
+
+__all__ = ["Snapshot", "SnapshotMemory"]
+
+_MEMORY, _COVERAGE, _TARGET, _CONSOLE, _REQUESTS = (
+    "memory.raw",
+    "coverage",
+    "target.json",
+    "console.txt",
+    "requests.log",
+)
+_ZEROS = bytes(PAGE_SIZE)
+
+
+class SnapshotMemory:
+    """The pages of a Snapshot as physical memory. What was not read is a fault, never zeros."""
+
+    __slots__ = ("_snapshot",)
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    async def read(self, address: PhysicalAddress, size: int) -> bytes:
+        """Exactly `size` bytes. MemoryFault names the first byte that was not read from the target."""
+        parts: list[bytes] = []
+        done = 0
+        while done < size:
+            at = address + done
+            length = min(size - done, PAGE_SIZE - (at & PAGE_SIZE - 1))
+            page = self._snapshot.page(at >> PAGE_SHIFT)
+            if page is None:
+                raise MemoryFault(
+                    f"the Snapshot does not hold physical address {at:#x}",
+                    address=at,
+                    size=size,
+                    done=done,
+                    virtual=False,
+                )
+            parts.append(page[at & PAGE_SIZE - 1 :][:length])
+            done += length
+        return b"".join(parts)
+
+    async def read_pages(self, runs: Iterable[PageRun]) -> AsyncIterator[PageRead]:
+        """Every page of these runs; those that are missing with the reason."""
+        for run in runs:
+            for pfn in range(run.base_page, run.end_page):
+                page = self._snapshot.page(pfn)
+                yield PageRead(pfn, page, "" if page is not None else "the Snapshot does not hold it")
+
+
+class Snapshot:
+    """One capture of one machine. A Source; and while it is captured, where the pages go.
+
+    Made by `create`, opened again by `open`. Close it when done (it is a context manager).
+    """
+
+    def __init__(
+        self, path: Path, target: Target, memory: int, coverage: int, states: Coverage, *, writable: bool
+    ) -> None:
+        self.path = path
+        self.target = target
+        self.coverage = states
+        self.writable = writable
+        self._memory = memory
+        self._coverage = coverage
+        self._console = self._requests = -1
+        self._physical = SnapshotMemory(self)
+        self._buffer = bytearray()
+        self._buffer_pfn = 0
+
+    # ---- making and opening --------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, path: Path, target: Target) -> Snapshot:
+        """A new folder. Raises SnapshotError when there is something at this path already."""
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            raise SnapshotError(f"{path} exists already; nothing in it was changed. Name another folder.") from None
+        except OSError as error:
+            raise SnapshotError(f"{path} cannot be made: {error.strerror or error}") from None
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        memory = os.open(path / _MEMORY, flags, 0o600)
+        coverage = os.open(path / _COVERAGE, flags, 0o600)
+        snapshot = cls(path, target, memory, coverage, Coverage.create(coverage), writable=True)
+        snapshot._console = os.open(path / _CONSOLE, flags | os.O_APPEND, 0o600)
+        snapshot._requests = os.open(path / _REQUESTS, flags | os.O_APPEND, 0o600)
+        snapshot.save_target()
+        return snapshot
+
+    @classmethod
+    def open(cls, path: Path) -> Snapshot:
+        """A Snapshot that is there, for reading. Raises SnapshotError when it is none, or damaged."""
+        try:
+            text = (path / _TARGET).read_bytes()
+            memory = os.open(path / _MEMORY, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except OSError as error:
+            raise SnapshotError(f"{path} is not a Snapshot: {error.strerror or error} ({error.filename})") from None
+        coverage = -1
+        try:
+            coverage = os.open(path / _COVERAGE, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            states = Coverage.load(coverage, str(path / _COVERAGE))
+            target = target_from_json(_parsed(text, path / _TARGET))
+        except OSError as error:
+            os.close(memory)
+            raise SnapshotError(f"{path} is not a Snapshot: {error.strerror or error} ({error.filename})") from None
+        except BaseException:
+            os.close(memory)
+            if coverage >= 0:
+                os.close(coverage)
+            raise
+        return cls(path, target, memory, coverage, states, writable=False)
+
+    @staticmethod
+    def is_snapshot(path: Path) -> bool:
+        """Whether this folder looks like one."""
+        return (path / _TARGET).is_file() and (path / _COVERAGE).is_file()
+
+    def close(self) -> None:
+        """Give the files back; what was added is made durable before."""
+        if self._memory < 0:
+            return
+        try:
+            if self.writable:
+                self.checkpoint()
+        finally:
+            for fd in (self._memory, self._coverage, self._console, self._requests):
+                if fd >= 0:
+                    os.close(fd)
+            self._memory = self._coverage = self._console = self._requests = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---- writing -------------------------------------------------------------------------------------------
+
+    def put(self, pfn: int, data: bytes | memoryview | None) -> None:
+        """Keep a page, or that it cannot be read (None). Durable at the next checkpoint."""
+        if data is None:
+            self.coverage.add(pfn, PageState.UNREADABLE)
+            return
+        if self._buffer and (pfn << PAGE_SHIFT) != self._buffer_pfn * PAGE_SIZE + len(self._buffer):
+            self._write_out()
+        if not self._buffer:
+            self._buffer_pfn = pfn
+        self._buffer += data
+        self.coverage.add(pfn, PageState.READ)
+        if len(self._buffer) >= 1 << 18:
+            self._write_out()
+
+    def console(self, text: bytes) -> None:
+        """Keep what the target printed."""
+        if self._console >= 0:
+            os.write(self._console, text)
+
+    def log(self, line: str) -> None:
+        """Keep a line of what was asked, found and decided."""
+        if self._requests >= 0:
+            os.write(self._requests, (line + "\n").encode())
+
+    def save_target(self) -> None:
+        """Write target.json anew, whole or not at all."""
+        document = json.dumps(target_to_json(self.target), indent=1)
+        temporary = self.path / (_TARGET + ".new")
+        try:
+            temporary.write_text(document, encoding="utf-8")
+            temporary.replace(self.path / _TARGET)
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def checkpoint(self) -> None:
+        """Make all that was put so far durable: the memory first, then the coverage that speaks of it."""
+        try:
+            self._write_out()
+            os.fsync(self._memory)
+            self.coverage.save()
+            os.fsync(self._coverage)
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def _write_out(self) -> None:
+        """Put the buffered pages in their place. Runs of zeros stay holes."""
+        base = self._buffer_pfn * PAGE_SIZE
+        view = memoryview(bytes(self._buffer))
+        self._buffer.clear()
+        start = 0
+        try:
+            for at in range(0, len(view) + 1, PAGE_SIZE):
+                if at == len(view) or view[at : at + PAGE_SIZE] == _ZEROS:
+                    if at > start:
+                        os.pwrite(self._memory, view[start:at], base + start)
+                    start = at + PAGE_SIZE
+            size = base + len(view)
+            if os.fstat(self._memory).st_size < size:
+                os.ftruncate(self._memory, size)
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def _failed(self, error: OSError) -> SnapshotError:
+        return SnapshotError(
+            f"{self.path} cannot be written: {error.strerror or error}. What is in it stays; "
+            "free some space or name another folder with --keep-snapshot."
+        )
+
+    # ---- reading -------------------------------------------------------------------------------------------
+
+    def page(self, pfn: int) -> bytes | None:
+        """A page as it was read from the target; None where it was not."""
+        if self.coverage.state_of(pfn) is not PageState.READ:
+            return None
+        at = pfn - self._buffer_pfn << PAGE_SHIFT
+        if 0 <= at < len(self._buffer):
+            return bytes(self._buffer[at : at + PAGE_SIZE])
+        data = os.pread(self._memory, PAGE_SIZE, pfn << PAGE_SHIFT)
+        return data.ljust(PAGE_SIZE, b"\0")
+
+    def read_run(self, run: PageRun) -> bytes:
+        """Consecutive pages of which the caller knows that they were read."""
+        if self._buffer:
+            self._write_out()
+        size = run.page_count << PAGE_SHIFT
+        return os.pread(self._memory, size, run.base_page << PAGE_SHIFT).ljust(size, b"\0")
+
+    @property
+    def held(self) -> PageRuns:
+        """Frames that were read."""
+        return self.coverage.runs(PageState.READ)
+
+    @property
+    def unreadable(self) -> PageRuns:
+        """Frames that the target refused."""
+        return self.coverage.runs(PageState.UNREADABLE)
+
+    @property
+    def console_text(self) -> bytes:
+        """What the target printed while we were there."""
+        try:
+            return (self.path / _CONSOLE).read_bytes()
+        except OSError:
+            return b""
+
+    # ---- as a Source ---------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The folder."""
+        return str(self.path)
+
+    @property
+    def physical(self) -> SnapshotMemory:
+        """The pages that were read."""
+        return self._physical
+
+    @property
+    def virtual(self) -> VirtualMemory:
+        """Through the page tables of the system, as far as they were read."""
+        architecture = architecture_of(self.target.version.machine_type)
+        root = self.target.directory_table_base
+        if architecture is None or root is None:
+            raise SnapshotError(f"{self.path} holds no directory table base: virtual addresses cannot be read")
+        return PagedVirtualMemory(self._physical, architecture.paging, root)
+
+    @property
+    def stop(self) -> StopEvent | None:
+        """Why the machine stood still."""
+        return self.target.stop
+
+    async def version(self) -> GetVersion64:
+        """The version packet."""
+        return self.target.version
+
+    async def context(self, processor: int) -> Structure:
+        """The processor's CONTEXT as the target's debugger gave it."""
+        return self._registers(processor, "context")
+
+    async def special_registers(self, processor: int) -> Structure:
+        """The processor's KSPECIAL_REGISTERS."""
+        return self._registers(processor, "special_registers")
+
+    def _registers(self, number: int, what: str) -> Structure:
+        for processor in self.target.processors:
+            if processor.number == number:
+                found = processor.context if what == "context" else processor.special_registers
+                if found is not None:
+                    return found
+        raise TargetRefusedError(f"the Snapshot holds no {what} of processor {number}", api=what, status=0)
+
+
+def _parsed(text: bytes, path: Path) -> Mapping[str, object]:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        raise SnapshotError(f"{path} is not valid JSON: the Snapshot is damaged") from None
+    if not isinstance(document, dict):
+        raise SnapshotError(f"{path} is not a description of a target")
+    return document

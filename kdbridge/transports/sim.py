@@ -1,0 +1,116 @@
+"""sim: a simulated machine inside this process, for trying things out without a cable.
+
+sim:SCENARIO[?processors=4&memory=256M&seed=1&baud=115200]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import trio
+
+from kdbridge.errors import UsageError
+from protocol.errors import KdError
+from simulator.errors import SimulationError
+from simulator.scenarios import RunningScenario, ScenarioOptions, start
+from simulator.wire import Pacer
+
+__all__ = ["SimTransport", "open_sim", "parse_size"]
+
+_UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
+_NUMBERS = ("processors", "seed", "baud", "unreadable", "runs")
+_SIZES = ("memory", "content")
+
+
+def parse_size(text: str) -> int:
+    """A size in bytes: 4096, 64K, 256M, 1G, 1T. Raises UsageError."""
+    digits, unit = (text[:-1], text[-1:].upper()) if text[-1:].upper() in _UNITS else (text, "")
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 18:
+        raise UsageError(f"{text!r} is not a size; write 4096, 64K, 256M or 1G")
+    return int(digits) << _UNITS.get(unit, 0)
+
+
+class SimTransport:
+    """A line to a machine in this process. Time passes for the machine while somebody receives."""
+
+    def __init__(self, url: str, running: RunningScenario, baud: int | None = None) -> None:
+        self._url = url
+        self.running = running
+        """The machine, for whoever wants to look behind the line."""
+        self._to_target, self._to_host = Pacer(baud), Pacer(baud)
+
+    @property
+    def url(self) -> str:
+        """As it was asked for."""
+        return self._url
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """That nothing here is real."""
+        return (f"a simulated machine: {self.running.scenario.text}",)
+
+    async def send(self, data: bytes) -> None:
+        """Put bytes on the line."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._to_target.send(data, trio.current_time())
+
+    async def receive(self) -> bytes:
+        """The next bytes from the machine, as soon as the line has carried them here."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        target = self.running.target
+        while True:
+            now = trio.current_time()
+            arrived = self._to_target.arrived(now)
+            if arrived:
+                target.receive_data(arrived, now)
+            due = target.next_timeout()
+            if due is not None and due <= now:
+                target.handle_timeout(now)
+            for chunk in target.data_to_send():
+                self._to_host.send(chunk, now)
+            ready = self._to_host.arrived(now)
+            if ready:
+                return ready
+            times = [target.next_timeout(), self._to_target.next_arrival(), self._to_host.next_arrival()]
+            wake = min((time for time in times if time is not None), default=None)
+            if wake is None:
+                await trio.sleep_forever()
+            else:
+                await trio.sleep_until(wake)
+
+    async def aclose(self) -> None:
+        """Nothing to give back; the machine is gone with the last reference to it."""
+
+
+def open_sim(url: str, scenario: str, options: Mapping[str, str]) -> SimTransport:
+    """Build the machine and lay a line to it. Raises UsageError for what no scenario can be."""
+    unknown = set(options) - set(_NUMBERS) - set(_SIZES)
+    if unknown:
+        known = ", ".join((*_NUMBERS, *_SIZES))
+        raise UsageError(f"{url}: a simulated machine knows no option {', '.join(sorted(unknown))}; it knows {known}")
+    numbers: dict[str, int] = {}
+    for name in _NUMBERS:
+        if name in options:
+            if not options[name].isascii() or not options[name].isdigit() or len(options[name]) > 12:
+                raise UsageError(f"{url}: {name}={options[name]} is not a number")
+            numbers[name] = int(options[name])
+    sizes = {name: parse_size(options[name]) for name in _SIZES if name in options}
+    if numbers.get("baud") == 0:
+        raise UsageError(f"{url}: a line of 0 baud carries nothing")
+    try:
+        running = start(
+            scenario or "bugcheck",
+            ScenarioOptions(
+                processors=numbers.get("processors"),
+                memory_size=sizes.get("memory"),
+                seed=numbers.get("seed", 1),
+                content_size=sizes.get("content"),
+                unreadable_pages=numbers.get("unreadable"),
+                runs=numbers.get("runs"),
+            ),
+        )
+    except SimulationError as error:
+        raise UsageError(f"{url}: {error}") from None
+    except KdError as error:
+        raise UsageError(f"{url}: {error}") from error
+    return SimTransport(url, running, numbers.get("baud"))
