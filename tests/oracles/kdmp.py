@@ -1,4 +1,7 @@
-"""0vercl0k's kdmp-parser: 64-bit dumps of types 1, 5, 6, 8, 9 and A, of any size."""
+"""0vercl0k's kdmp-parser: 64-bit dumps of types 1, 5, 6, 8, 9 and A, of any size.
+
+It maps the file and does not look at its end: reading a page that was cut off kills the process.
+"""
 
 from __future__ import annotations
 

@@ -71,13 +71,15 @@ class LeechCore:
 
 @contextlib.contextmanager
 def open_oracle(path: Path) -> Iterator[LeechCore]:
-    """Open a dump. The file must be big enough: a smaller one is refused."""
+    """Open a dump. Raises OracleError for what LeechCore refuses, and for what it would take for raw memory."""
+    _refuse_what_it_takes_for_raw_memory(path)
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             [sys.executable, "-I", str(_CHILD), str(path.resolve())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
+            bufsize=0,  # what stays in a buffer when the child dies would raise once more on closing
         )
         with process:
             oracle = LeechCore(process, errors)
@@ -88,3 +90,16 @@ def open_oracle(path: Path) -> Iterator[LeechCore]:
             finally:
                 if process.poll() is None:
                     process.kill()
+
+
+def _refuse_what_it_takes_for_raw_memory(path: Path) -> None:
+    with path.open("rb") as file:
+        head = file.read(0x1000)
+    wide = head[:8] == b"PAGEDU64"
+    kind = int.from_bytes(head[0xF98:0xF9C] if wide else head[0xF88:0xF8C], "little")
+    if not wide and head[:8] != b"PAGEDUMP":
+        raise OracleError("LeechCore would take this for raw memory: it is no dump")
+    if kind not in ((1, 5, 6) if wide else (1,)):
+        raise OracleError(f"LeechCore would take this for raw memory: it does not know type {kind:X}")
+    if path.stat().st_size < LEAST_FILE_SIZE:
+        raise OracleError(f"LeechCore reads no file of less than {LEAST_FILE_SIZE >> 20} MiB")
