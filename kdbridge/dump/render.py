@@ -19,7 +19,8 @@ from protocol.address import PageRun, PageRuns
 from protocol.arch import Architecture, architecture_of
 from protocol.dumpfile.complete import UNREADABLE_PAGE
 from protocol.dumpfile.exception import ExceptionRecord
-from protocol.dumpfile.header import COMMENT_SIZE, MOST_RUNS, DumpHeader, DumpType
+from protocol.dumpfile.header import DumpHeader, DumpType
+from protocol.dumpfile.header_layout import COMMENT_SIZE, MOST_RUNS
 from protocol.dumpfile.plan import DumpPlan, plan_bitmap, plan_complete
 from protocol.errors import DumpFormatError
 from protocol.ntstatus import STATUS_BREAKPOINT
@@ -74,15 +75,16 @@ async def render(
     layout: DumpLayoutChoice = DumpLayoutChoice.AUTO,
     comment: str = "",
     force: bool = False,
+    partial: bool = False,
     progress: ProgressSink | None = None,
 ) -> Rendered:
     """Write a dump file: under a temporary name first, renamed when it is whole.
 
-    Raises DumpError when the file exists and `force` is not set, when it cannot be written, or when the target lacks
-    what a header needs (an architecture, a directory table base, memory runs).
+    Raises DumpError when the file exists and `force` is not set, when it cannot be written, when the target lacks
+    what a header needs (an architecture, a directory table base, memory runs), or when pages of this kind were never
+    read and `partial` does not say that this is known.
     """
-    if os.path.lexists(path) and not force:
-        raise DumpError(f"{path} exists already; --force overwrites it")
+    _make_sure_of(path, force)
     architecture = architecture_of(target.version.machine_type)
     if architecture is None or not target.directory_table_base or target.runs is None:
         lacking = "no directory table base" if not target.directory_table_base else "no physical memory runs"
@@ -92,6 +94,15 @@ async def render(
     if kind is DumpKind.KERNEL:
         wanted = PageRuns([run async for part in kernel_plan(source, target) for run in part.pages])
     held = source.held & wanted
+    unreadable = source.unreadable & wanted
+    missing = wanted.page_count - held.page_count - unreadable.page_count
+    if missing and not partial:
+        raise DumpError(
+            f"{source.name} lacks {missing} of the {wanted.page_count} pages of a {kind} dump; "
+            "--partial writes what there is, --kind kernel needs fewer"
+        )
+    if missing:
+        layout = DumpLayoutChoice.BITMAP
     header = _header(target, architecture, comment)
     try:
         plan = _plan(header, target.runs, held, kind, layout)
@@ -99,14 +110,13 @@ async def render(
         raise DumpError(f"{path} cannot be written: {error}") from None
     meter = Meter(progress, f"writing {path.name}", plan.total_size)
     await _write(source, plan, held, overlay, path, meter)
-    unreadable = source.unreadable & wanted
     return Rendered(
         path=path,
         dump_type=plan.header.dump_type,
         size=plan.total_size,
         pages=held.page_count,
         unreadable=unreadable.page_count,
-        missing=wanted.page_count - held.page_count - unreadable.page_count,
+        missing=missing,
         overlaid=len(overlay.frames),
         shortcomings=tuple(overlay.missing),
     )

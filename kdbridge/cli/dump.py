@@ -1,0 +1,218 @@
+"""kdbridge dump: bring home a crash dump."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+import trio
+
+from kdbridge.dump import DumpKind, DumpLayoutChoice, Rendered, render, verify
+from kdbridge.errors import DumpError, SnapshotError
+from kdbridge.memory.files import DumpFile
+from kdbridge.opening import OpenTarget
+from kdbridge.plan import Plan, complete_plan, kernel_plan
+from kdbridge.snapshot import Snapshot
+from kdbridge.target import Target
+from protocol.address import PAGE_SIZE, PageRuns
+from protocol.errors import KdError
+
+from .bar import shown_progress
+from .output import json_option, print_json, target_document
+from .run import Interrupted, open_live, run, say, wait_option
+from .words import duration, size, who_line, why_lines
+
+__all__ = ["dump_command"]
+
+_PLANS: dict[DumpKind, Plan] = {DumpKind.COMPLETE: complete_plan, DumpKind.KERNEL: kernel_plan}
+
+
+@click.command("dump")
+@click.argument("target")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--kind",
+    type=click.Choice([kind.value for kind in DumpKind]),
+    default="complete",
+    show_default=True,
+    help="How much memory to bring home.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice([layout.value for layout in DumpLayoutChoice]),
+    default="auto",
+    show_default=True,
+    help="A complete dump's layout: runs (type 1) up to 42 runs, bitmap (type 5) beyond.",
+)
+@click.option("--break-in", is_flag=True, help="Stop the machine if it runs.")
+@click.option(
+    "--then",
+    type=click.Choice(["leave", "continue", "reboot"]),
+    default="leave",
+    show_default=True,
+    help="What to do with the machine once the dump is written and verified.",
+)
+@click.option("--comment", default="", metavar="TEXT", help="Comment to write into the dump.")
+@click.option(
+    "--keep-snapshot",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Keep what was read in this new folder (default: OUT.snapshot, removed when all went well).",
+)
+@click.option("--force", is_flag=True, help="Overwrite OUT.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be read, and how long it would take.")
+@wait_option
+@json_option
+def dump_command(
+    target: str, out: Path, kind: str, layout: str, break_in: bool, then: str, comment: str,
+    keep_snapshot: Path | None, force: bool, dry_run: bool, wait: float, as_json: bool,
+) -> int:  # fmt: skip
+    """Bring home a dump of TARGET into OUT that every Windows debugger opens.
+
+    The machine is only read from. One that runs is waited for, or stopped with --break-in; at the end it is left as
+    it was, unless --then says otherwise. Ctrl-C keeps all that was read.
+    """
+    folder = keep_snapshot or out.with_name(out.name + ".snapshot")
+    if out.exists() and not force and not dry_run:
+        raise DumpError(f"{out} exists already; --force overwrites it. The target was not touched.")
+    if folder.exists() and not dry_run:
+        raise SnapshotError(
+            f"{folder} exists already, perhaps of an earlier dump that was interrupted: make a dump of it with "
+            f"`kdbridge convert {folder} {out} --partial`, or remove it. The target was not touched."
+        )
+
+    async def main() -> int:
+        async with open_live(target, wait, break_in=break_in) as opened:
+            started, before = trio.current_time(), opened.session.engine.bytes_received
+            found = await opened.discover(lambda finding: None)
+            rate = (opened.session.engine.bytes_received - before) / max(trio.current_time() - started, 1e-3)
+            for line in (f"found {who_line(found)}", *why_lines(found)):
+                say(line)
+            for finding in found.shortcomings:
+                say(f"  missing: {finding.step}: {finding.text}")
+            if dry_run:
+                return await _dry_run(opened, found, DumpKind(kind), rate, as_json)
+            say(f"reading a {kind} dump into {folder}")
+            snapshot = await _capture(opened, folder, DumpKind(kind))
+            with snapshot:
+                rendered = await _write(snapshot, out, DumpKind(kind), DumpLayoutChoice(layout), comment, force)
+            code = _conclude(rendered, found, folder, kept=keep_snapshot is not None)
+            if as_json:
+                print_json(_document(rendered, found))
+            if then != "leave":
+                await _then(opened, then)
+            else:
+                say("the machine is left as it was found: stopped")
+            return code
+
+    try:
+        return run(main)
+    except Interrupted:
+        raise Interrupted(_what_is_kept(folder, out, kind)) from None
+    except KdError:
+        kept = _what_is_kept(folder, out, kind)
+        if kept and not dry_run:
+            say(kept)
+        raise
+
+
+async def _capture(opened: OpenTarget, folder: Path, kind: DumpKind) -> Snapshot:
+    with shown_progress() as progress:
+        snapshot = await opened.snapshot(folder, _PLANS[kind], progress)
+    say(f"read {size(snapshot.held.page_count * PAGE_SIZE)} in {snapshot.held.page_count} pages")
+    return snapshot
+
+
+async def _write(
+    snapshot: Snapshot, out: Path, kind: DumpKind, layout: DumpLayoutChoice, comment: str, force: bool
+) -> Rendered:
+    with shown_progress() as progress:
+        rendered = await render(
+            snapshot, snapshot.target, out,
+            kind=kind, layout=layout, comment=comment, force=force, partial=True, progress=progress,
+        )  # fmt: skip
+        with DumpFile(out) as dump:
+            checked = await verify(dump, snapshot, progress)
+    if not checked.good:
+        problems = "; ".join([*checked.problems, *(f"frame {pfn:#x} differs" for pfn in checked.differing[:4])])
+        raise DumpError(f"{out} was written, but does not pass verification: {problems}. The Snapshot is kept.")
+    return rendered
+
+
+def _conclude(rendered: Rendered, found: Target, folder: Path, *, kept: bool) -> int:
+    say(f"{rendered.path}: dump type {rendered.dump_type.value} ({rendered.dump_type.name}), {size(rendered.size)}, "
+        f"{rendered.pages} pages, verified")  # fmt: skip
+    if rendered.unreadable:
+        say(f"{rendered.unreadable} pages could not be read; the Snapshot's log lists them")
+    if rendered.missing:
+        say(f"{rendered.missing} pages that belong into this kind were not read")
+    for text in rendered.shortcomings:
+        say(f"missing: {text}")
+    flawed = bool(rendered.unreadable or rendered.missing or rendered.shortcomings or found.shortcomings)
+    if kept or flawed:
+        say(f"the Snapshot is in {folder}")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    say(f"next: kdbridge info {rendered.path}   or, on Windows: windbg -z {rendered.path}")
+    return 1 if flawed else 0
+
+
+async def _then(opened: OpenTarget, then: str) -> None:
+    if then == "reboot":
+        acknowledged = await opened.session.reboot()
+        say("the machine restarts" if acknowledged else "told to restart; it did not acknowledge, and may have")
+        return
+    again = await opened.session.resume()
+    say(
+        "the machine goes on"
+        if not again
+        else "told to go on; it stopped again at once (a bug check's last break does)"
+    )
+
+
+async def _dry_run(opened: OpenTarget, found: Target, kind: DumpKind, rate: float, as_json: bool) -> int:
+    say("working out what would be read" + (": the page tables are read for it" if kind is DumpKind.KERNEL else ""))
+    pages = PageRuns()
+    if kind is DumpKind.KERNEL:
+        async for part in kernel_plan(opened, found):
+            pages |= part.pages
+    elif found.runs is not None:
+        pages = found.runs
+    amount = pages.page_count * PAGE_SIZE
+    text = f"{kind}: {pages.page_count} pages, {size(amount)}, about {duration(amount / rate)} at {size(round(rate))}/s"
+    if as_json:
+        document = {"kind": str(kind), "pages": pages.page_count, "bytes": amount, "bytes_per_second": round(rate),
+                    "seconds": round(amount / rate)}  # fmt: skip
+        print_json({**document, "target": target_document(found)})
+    else:
+        click.echo(text)
+    return 1 if found.shortcomings else 0
+
+
+def _document(rendered: Rendered, found: Target) -> dict[str, object]:
+    return {
+        "path": str(rendered.path),
+        "dump_type": rendered.dump_type.value,
+        "size": rendered.size,
+        "pages": rendered.pages,
+        "unreadable": rendered.unreadable,
+        "missing": rendered.missing,
+        "overlaid": rendered.overlaid,
+        "shortcomings": list(rendered.shortcomings),
+        "target": target_document(found),
+    }
+
+
+def _what_is_kept(folder: Path, out: Path, kind: str) -> str:
+    if not Snapshot.is_snapshot(folder):
+        return ""
+    try:
+        with Snapshot.open(folder) as snapshot:
+            pages = snapshot.held.page_count
+    except SnapshotError:
+        return ""
+    return (
+        f"{pages} pages ({size(pages * PAGE_SIZE)}) are kept in {folder}; "
+        f"`kdbridge convert {folder} {out} --kind {kind} --partial` makes a dump of them"
+    )

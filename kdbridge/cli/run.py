@@ -1,0 +1,116 @@
+"""Running a verb: trio, Ctrl-C as a cancellation that keeps everything, and sources by whatever name they have."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import click
+import trio
+
+from kdbridge.discovery import discover
+from kdbridge.errors import FileError, UsageError
+from kdbridge.memory.files import DumpFile
+from kdbridge.opening import OpenTarget, open_target
+from kdbridge.snapshot import Snapshot
+from kdbridge.source import Source
+from kdbridge.target import Target
+from kdbridge.transports import is_target
+from protocol.conversation import KdEvent, Printed
+
+__all__ = ["Interrupted", "known", "open_live", "open_source", "run", "say", "wait_option"]
+
+_T = TypeVar("_T")
+
+wait_option = click.option(
+    "--wait", default=30.0, show_default=True, metavar="SECONDS", help="How long to wait for the target to answer."
+)
+
+
+class Interrupted(Exception):  # noqa: N818  (nothing went wrong: the user said stop)
+    """The user pressed Ctrl-C, or the process was told to end. The text says what was kept."""
+
+
+def say(text: str) -> None:
+    """A line for the person at the terminal: never mixed with the output."""
+    click.echo(text, err=True)
+
+
+def run(main: Callable[[], Awaitable[_T]]) -> _T:
+    """Run a verb. Ctrl-C and SIGTERM cancel it, so that it keeps what it has; then Interrupted is raised."""
+    results: list[_T] = []
+    failures: list[BaseException] = []
+    stopped = False
+
+    async def watch(scope: trio.CancelScope) -> None:
+        nonlocal stopped
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                stopped = True
+                scope.cancel()
+
+    async def watched() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, nursery.cancel_scope)
+            try:
+                results.append(await main())
+            except trio.Cancelled:
+                raise
+            except BaseException as error:
+                failures.append(error)
+            nursery.cancel_scope.cancel()
+
+    trio.run(watched)
+    if failures:
+        raise failures[0]
+    if results:
+        return results[0]
+    raise Interrupted("" if stopped else "cancelled")
+
+
+def _show_prints(event: KdEvent) -> None:
+    if isinstance(event, Printed):
+        text = event.text.decode("utf-8", "replace").replace("\r", "")
+        shown = "".join(c if c.isprintable() or c in "\n\t" else "." for c in text)
+        sys.stderr.write(shown if shown.endswith("\n") else shown + "\n")
+        sys.stderr.flush()
+
+
+@asynccontextmanager
+async def open_live(address: str, wait: float, *, break_in: bool = False) -> AsyncIterator[OpenTarget]:
+    """A target, taken over; its prints and what happens are shown as they come."""
+    if wait <= 0:
+        raise UsageError(f"--wait {wait:g}: nothing can answer in that time")
+    say(f"listening on {address}" + (" (a break-in is sent if it runs)" if break_in else ""))
+    async with open_target(address, wait=wait, break_in=break_in, report=say, on_event=_show_prints) as target:
+        yield target
+
+
+@asynccontextmanager
+async def open_source(name: str, wait: float) -> AsyncIterator[Source]:
+    """A live target, a Snapshot folder or a dump file, by what the user wrote."""
+    path = Path(name)
+    if is_target(name):
+        async with open_live(name, wait) as target:
+            yield target
+    elif Snapshot.is_snapshot(path):
+        with Snapshot.open(path) as snapshot:
+            yield snapshot
+    elif path.is_dir():  # noqa: ASYNC240  (one look at a name)
+        raise FileError(f"{name} is a folder, but no Snapshot: target.json or coverage is missing in it")
+    else:
+        with DumpFile(path) as dump:
+            yield dump
+
+
+async def known(source: Source, *, aloud: bool = False) -> Target:
+    """What discovery finds, or found when the Snapshot was made."""
+    if isinstance(source, OpenTarget):
+        return await source.discover((lambda finding: say(f"  {finding.step}: {finding.text}")) if aloud else None)
+    if isinstance(source, Snapshot):
+        return source.target
+    return await discover(source)

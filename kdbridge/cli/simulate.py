@@ -1,0 +1,96 @@
+"""kdbridge simulate: a machine at the other end of the line, by the name of a situation, or out of a dump file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from kdbridge.errors import FileError, UsageError
+from kdbridge.transports.sim import parse_size
+from simulator.errors import SimulationError
+from simulator.from_file import machine_of_dump, machine_of_raw
+from simulator.scenarios import SCENARIOS, ScenarioOptions, start
+from simulator.serve import run as serve_target
+from simulator.target import KdTarget
+
+from .run import Interrupted, run, say
+
+__all__ = ["simulate_command"]
+
+_LIST = "\n".join(f"  {scenario.name:18} {scenario.text}" for scenario in SCENARIOS.values())
+
+
+@click.command("simulate", epilog=f"\b\nScenarios:\n{_LIST}")
+@click.argument("what", default="bugcheck", metavar="[SCENARIO|DUMP|RAW]")
+@click.option(
+    "--on", "where", required=True, metavar="LINE", help="pty: (or pty:PATH for a link to it), tcp:HOST:PORT, unix:PATH"
+)
+@click.option("--processors", type=click.IntRange(1, 256), metavar="N")
+@click.option("--memory", "memory", metavar="SIZE", help="Such as 256M or 64G; pages nobody wrote cost nothing.")
+@click.option("--content", metavar="SIZE", help="How much of it is filled with data that is not zero.")
+@click.option(
+    "--baud", type=click.IntRange(min=50), metavar="N", help="Speed of the line; default: as fast as it goes."
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="One seed is one machine, to the last byte.")
+@click.option("--once", is_flag=True, help="End when the first debugger hangs up.")
+def simulate_command(
+    what: str, where: str, processors: int | None, memory: str | None, content: str | None,
+    baud: int | None, seed: int, once: bool,
+) -> int:  # fmt: skip
+    """Be a machine that a debugger can take over: kdbridge, or WinDbg itself.
+
+    Ends with Ctrl-C.
+    """
+    options = ScenarioOptions(
+        processors=processors,
+        memory_size=parse_size(memory) if memory else None,
+        content_size=parse_size(content) if content else None,
+        seed=seed,
+    )
+    file: int | None = None
+    try:
+        if what in SCENARIOS:
+            running = start(what, options)
+            target: KdTarget = running.target
+            text = running.scenario.text
+        else:
+            if processors or memory or content:
+                raise UsageError("--processors, --memory and --content make a scenario's machine, not a file's")
+            target, text, file = _of_file(Path(what))
+
+        async def main() -> int:
+            say(f"{text}; Ctrl-C ends it")
+            await serve_target(target, where, baud, lambda url: click.echo(url), once=once)
+            return 0
+
+        return run(main)
+    except SimulationError as error:
+        raise UsageError(str(error)) from None
+    except Interrupted:
+        return 0
+    finally:
+        if file is not None:
+            os.close(file)
+
+
+def _of_file(path: Path) -> tuple[KdTarget, str, int]:
+    if not path.exists():
+        names = ", ".join(SCENARIOS)
+        raise UsageError(f"{path} is neither a file nor a scenario; scenarios are {names}")
+    try:
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {error.strerror or error}") from None
+
+    def read(offset: int, size: int) -> bytes:
+        return os.pread(fd, size, offset)
+
+    try:
+        size = os.fstat(fd).st_size
+        made = machine_of_dump(read, size) if read(0, 4) == b"PAGE" else machine_of_raw(read, size)
+    except (OSError, SimulationError) as error:
+        os.close(fd)
+        raise FileError(f"{path}: {error}") from None
+    return made.target, made.text, fd

@@ -1,0 +1,66 @@
+"""kdbridge verify: is a dump whole, does it hold what a debugger needs, is every page what was read?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kdbridge.dump import verify
+from kdbridge.memory.files import DumpFile, RawImage
+from kdbridge.snapshot import Snapshot
+
+from .bar import shown_progress
+from .output import json_option, print_json
+from .run import run
+
+__all__ = ["verify_command"]
+
+
+@click.command("verify")
+@click.argument("dump", type=click.Path(path_type=Path))
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="SNAPSHOT|RAW",
+    help="Compare every page with this Snapshot, raw image or dump.",
+)
+@json_option
+def verify_command(dump: Path, against: Path | None, as_json: bool) -> int:
+    """Check DUMP: structure, sizes, bitmap, contexts; and page by page with --against. Exit code 1: it is flawed."""
+
+    async def main() -> int:
+        with DumpFile(dump) as opened, shown_progress() as progress:
+            if against is None:
+                checked = await verify(opened, None, progress)
+            else:
+                with _witness(against) as witness:
+                    checked = await verify(opened, witness, progress)
+        if as_json:
+            print_json(
+                {"good": checked.good, "dump_type": checked.dump_type.value, "pages": checked.pages,
+                 "compared": checked.compared, "differing": [hex(pfn) for pfn in checked.differing],
+                 "overlaid": checked.overlaid, "problems": list(checked.problems)}
+            )  # fmt: skip
+            return 0 if checked.good else 1
+        click.echo(f"{dump}: type {checked.dump_type.value} ({checked.dump_type.name}), {checked.pages} pages")
+        for note in checked.notes:
+            click.echo(f"  {note}")
+        if checked.overlaid:
+            click.echo(f"  {checked.overlaid} pages differ where registers or a decoded KDBG were laid over them")
+        for problem in checked.problems:
+            click.echo(f"  PROBLEM {problem}")
+        for pfn in checked.differing:
+            click.echo(f"  PROBLEM frame {pfn:#x} differs")
+        click.echo("good" if checked.good else "not good")
+        return 0 if checked.good else 1
+
+    return run(main)
+
+
+def _witness(path: Path) -> Snapshot | DumpFile | RawImage:
+    if path.is_dir():
+        return Snapshot.open(path)
+    with path.open("rb") if path.is_file() else RawImage(path) as probe:
+        start = probe.read(4) if not isinstance(probe, RawImage) else b""
+    return DumpFile(path) if start == b"PAGE" else RawImage(path)

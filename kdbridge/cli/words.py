@@ -1,0 +1,167 @@
+"""How values are written for people: sizes, durations, times, registers, hex dumps. As WinDbg writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from kdbridge.target import Target
+from protocol.address import format_address
+from protocol.arch import Architecture
+from protocol.bugcheck import describe
+from protocol.layouts.version import SystemType
+from protocol.structure import Structure
+
+__all__ = [
+    "duration",
+    "file_time",
+    "hex_lines",
+    "nearest",
+    "register_lines",
+    "size",
+    "target_lines",
+    "who_line",
+    "why_lines",
+]
+
+_EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
+_SUFFIX = {1: "workstation", 2: "domain controller", 3: "server"}
+_STATUS = {
+    1: "a break-in", 2: "the SysRq key", 3: "a bug check, before its blue screen", 4: "a bug check, at its end",
+    5: "a fatal error", 6: "a debug control call", 7: "the debugger's worker",
+}  # fmt: skip
+
+
+def size(count: int | None) -> str:
+    """Bytes, as people say them."""
+    if count is None:
+        return "?"
+    value, unit = float(count), "bytes"
+    for name in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, name
+    return f"{count} bytes" if unit == "bytes" else f"{value:.1f} {unit}"
+
+
+def duration(seconds: float | None) -> str:
+    """A time span in its two largest units."""
+    if seconds is None or seconds > 10 * 365 * 86400:
+        return "a very long time"
+    whole = round(seconds)
+    days, rest = divmod(whole, 86400)
+    hours, rest = divmod(rest, 3600)
+    minutes, rest = divmod(rest, 60)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    first = next((at for at, (value, _) in enumerate(parts) if value), 3)
+    return " ".join(f"{value} {unit}" for value, unit in parts[first : first + 2] if value or first == 3)
+
+
+def file_time(value: int) -> str:
+    """A FILETIME in UTC."""
+    try:
+        return (_EPOCH + timedelta(microseconds=value // 10)).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except OverflowError:
+        return f"{value:#x} (no time)"
+
+
+def who_line(target: Target) -> str:
+    """Who it is, in one line."""
+    version = target.version
+    shared = target.shared_data
+    name = "Windows" if version.system_type == SystemType.NT else f"system type {version.system_type}"
+    if shared is not None:
+        name += f" {shared.nt_major_version}.{shared.nt_minor_version}"
+    checked = "checked" if version.checked else "free"
+    count = len(target.processors)
+    processors = f"{count} processor{'s' if count != 1 else ''}"
+    memory = f", {size(target.runs.page_count << 12)} of memory" if target.runs is not None else ""
+    return f"{name} build {version.build} {checked} x64, {processors}{memory}"
+
+
+def why_lines(target: Target) -> Iterator[str]:
+    """Why it stands still."""
+    if target.bug_check_code:
+        text = describe(target.bug_check_code, target.bug_check_parameters)
+        yield f"bug check {target.bug_check_code:#x} {text.name}: {text.meaning}"
+        for number, words in enumerate(text.parameters, 1):
+            yield f"  parameter {number}: {words}"
+    elif target.bug_check_code == 0:
+        yield "no bug check"
+    if target.break_status is not None:
+        yield f"stopped by {_STATUS.get(target.break_status, f'break status {target.break_status}')}"
+    elif target.stop is not None:
+        place = target.stop.program_counter
+        code = f"exception {target.stop.exception_code:#010x}"
+        yield f"stopped by {code} at {format_address(place)} {nearest(target, place)}".rstrip()
+
+
+def nearest(target: Target, address: int) -> str:
+    """The module an address lies in, and how far."""
+    for module in target.modules:
+        if module.base <= address < module.base + module.size:
+            return f"({module.name}+{address - module.base:#x})"
+    return ""
+
+
+def target_lines(target: Target) -> Iterator[str]:
+    """All that `info` tells."""
+    yield who_line(target)
+    if target.build_lab:
+        yield f"  built as {target.build_lab}"
+    if target.shared_data is not None:
+        up = duration(target.shared_data.interrupt_time / 1e7)
+        kind = _SUFFIX.get(target.shared_data.product_type, f"product type {target.shared_data.product_type}")
+        yield f"  {kind}, {target.shared_data.system_root}, {file_time(target.shared_data.system_time)}, up for {up}"
+    yield from why_lines(target)
+    yield "processors"
+    for processor in target.processors:
+        rip = f"rip {format_address(processor.context['rip'])}" if processor.context is not None else "no registers"
+        where = nearest(target, processor.context["rip"]) if processor.context is not None else ""
+        prcb = f"KPRCB {format_address(processor.prcb)}" if processor.prcb else "KPRCB unknown"
+        yield f"  {processor.number:3}  {prcb}  {rip} {where}".rstrip()
+    if target.runs is not None:
+        yield "physical memory runs"
+        for run in target.runs:
+            yield f"  {run.base_page << 12:#014x} - {run.end_page << 12:#014x}  {size(run.page_count << 12)}"
+    yield f"modules ({len(target.modules)})"
+    for module in target.modules:
+        stamp = f"{module.time_date_stamp:08x}"
+        yield f"  {format_address(module.base)}  {module.size:8x}  {stamp}  {module.path or module.name}"
+    if target.unloaded_modules:
+        yield f"unloaded modules ({len(target.unloaded_modules)})"
+        for gone in target.unloaded_modules:
+            yield f"  {format_address(gone.start)}  {gone.end - gone.start:8x}  {gone.name}"
+    if target.shortcomings:
+        yield "what could not be found"
+        for finding in target.shortcomings:
+            yield f"  {finding.step}: {finding.text}"
+
+
+def register_lines(context: Structure, special: Structure | None, architecture: Architecture) -> Iterator[str]:
+    """Registers in WinDbg's order."""
+    short = {f"seg_{name}": name for name in ("cs", "ss", "ds", "es", "fs", "gs")} | {"e_flags": "efl"}
+    for row in architecture.display:
+        yield " ".join(
+            f"{short[name]:>3}={context[name]:0{8 if name == 'e_flags' else 4}x}"
+            if name in short
+            else f"{name:>3}={context[name]:016x}"
+            for name in row
+        )
+    if special is not None:
+        names = ("cr0", "cr2", "cr3", "cr4", "cr8", "gdtr_base", "idtr_base")
+        for start in range(0, len(names), 3):
+            row_names = names[start : start + 3]
+            yield " ".join(f"{name.removesuffix('_base'):>4}={special[name]:016x}" for name in row_names)
+
+
+def hex_lines(address: int, data: bytes, readable: list[bool]) -> Iterator[str]:
+    """A hex dump as WinDbg's `db`; what cannot be read is ??."""
+    for at in range(0, len(data), 16):
+        row = data[at : at + 16]
+        marks = readable[at : at + 16]
+        cells = [f"{byte:02x}" if good else "??" for byte, good in zip(row, marks, strict=True)]
+        cells += ["  "] * (16 - len(cells))
+        pairs = zip(row, marks, strict=True)
+        text = "".join(chr(byte) if good and 32 <= byte < 127 else "." if good else "?" for byte, good in pairs)
+        yield f"{format_address(address + at)}  {' '.join(cells[:8])}-{' '.join(cells[8:])}  {text}"
