@@ -20,7 +20,7 @@ from .source import PageRead, PhysicalMemory, Source, StopEvent, VirtualMemory
 
 __all__ = ["Acquired", "KeepingMemory", "KeepingSource", "acquire"]
 
-CHECKPOINT = 1.0
+_CHECKPOINT = 1.0
 """Seconds between two checkpoints: what a killed process loses at most."""
 
 
@@ -42,7 +42,7 @@ class KeepingMemory:
         self._physical = physical
         self._snapshot = snapshot
         self._meter = meter
-        self._next_checkpoint = trio.current_time() + CHECKPOINT
+        self._next_checkpoint = trio.current_time() + _CHECKPOINT
 
     async def read(self, address: PhysicalAddress, size: int) -> bytes:
         """Exactly `size` bytes, from the Snapshot where it has them. MemoryFault where the target has none."""
@@ -79,7 +79,7 @@ class KeepingMemory:
                     meter.tell(now)
                     if now >= self._next_checkpoint:
                         self._snapshot.checkpoint()
-                        self._next_checkpoint = trio.current_time() + CHECKPOINT
+                        self._next_checkpoint = trio.current_time() + _CHECKPOINT
                 yield read
 
 

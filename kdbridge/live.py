@@ -168,6 +168,8 @@ class LiveTarget:
     async def probe_physical(self) -> bool:
         """Whether physical memory can be read at all: tried once, on the page that holds the top page table."""
         architecture = await self.session.architecture()
+        if architecture.directory_table_base is None:
+            return True
         try:
             registers = await self.special_registers(0)
         except TargetRefusedError:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 
-from protocol.arch import Architecture, architecture_of
+from protocol.arch import Architecture
 from protocol.connection import KdConnection
 from protocol.conversation import KdEvent, Printed
 from protocol.kdcom import KdcomLink
@@ -33,9 +33,6 @@ from .target import Finding, Target
 from .transports import Transport, open_transport
 
 __all__ = ["OpenTarget", "open_target"]
-
-_OLD_PTE_BASE = 0xFFFFF680_00000000
-"""Where the page tables mapped themselves on every x64 Windows before 10 1607 (dump-formats 3.2)."""
 
 
 @dataclass(slots=True)
@@ -134,17 +131,17 @@ class OpenTarget:
             self.session.request_log = None
 
     async def _map(self, target: Target) -> MappedPhysicalMemory | None:
-        architecture = architecture_of(target.version.machine_type)
-        if architecture is None or target.directory_table_base is None:
-            return None
-        block = target.kdbg.block if target.kdbg is not None else None
-        base = block["pte_base"] if block is not None and block["pte_base"] else _OLD_PTE_BASE
-        try:
-            return await MappedPhysicalMemory.build(
-                self.live.virtual, architecture.paging, target.directory_table_base, base
-            )
-        except MemoryFault:
-            return None
+        architecture = await self.architecture()
+        base = target.kdbg.block["pte_base"] if target.kdbg is not None else 0
+        # Virtual addresses are read through the tables of the processor that stopped, so those are walked.
+        register = architecture.directory_table_base
+        roots = [p.special_registers[register] for p in target.processors if p.special_registers and register]
+        for root in dict.fromkeys([*roots, target.directory_table_base or 0]):
+            with suppress(MemoryFault):
+                return await MappedPhysicalMemory.build(
+                    self.live.virtual, architecture.paging, root, base or architecture.fixed_pte_base, target.runs
+                )
+        return None
 
     def printed(self, text: bytes) -> None:
         """Keep what the target printed."""

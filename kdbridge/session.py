@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import trio
 
-from protocol.arch import Architecture, ControlSpace, architecture_of
+from protocol.arch import Architecture, ControlSpace
 from protocol.conversation import (
     FileDeclined,
     KdEvent,
@@ -27,16 +27,17 @@ from protocol.errors import LayoutError
 from protocol.layouts.version import GetVersion64
 from protocol.manipulate import LARGEST_TRANSFER, ApiNumber, Manipulate, api_name
 from protocol.ntstatus import DBG_CONTINUE
-from protocol.state_change import Amd64ControlReport, ExceptionChange, LoadSymbols, StateChange
+from protocol.state_change import ExceptionChange, LoadSymbols, StateChange
 from protocol.structure import Structure
 
 from .engine import Engine
 from .errors import NoContactError, TargetLostError, TargetRefusedError
 from .silence import explain_silence
+from .source import require_architecture
 
 __all__ = ["AttachStep", "CacheType", "MemoryReply", "RequestLog", "Session"]
 
-LISTEN = 4.0
+_LISTEN = 4.0
 """Seconds to listen before saying anything: longer than a target waits between two tries (kd-protocol 1.12)."""
 
 _PROBE_PAUSE = 2.0
@@ -114,7 +115,7 @@ class Session:
     async def _wait_for_stop(self, *, break_in: bool) -> StateChange:
         connection = self.engine.connection
         probes = 0
-        pause = LISTEN
+        pause = _LISTEN
         if connection.change is not None and self.change is None:
             return connection.change
         while True:
@@ -137,7 +138,8 @@ class Session:
                 connection.send_break_in(trio.current_time())
             else:
                 if not probes:
-                    self._report("the line is silent; asking a stopped target to repeat itself")
+                    waited = "" if break_in else "; a running one is waited for (--break-in stops it now)"
+                    self._report(f"no state change so far: asking a stopped target to repeat it{waited}")
                 connection.send_reset(trio.current_time())
             probes += 1
             pause = _PROBE_PAUSE
@@ -197,15 +199,7 @@ class Session:
 
     async def architecture(self) -> Architecture:
         """The target's architecture. TargetRefusedError where this program does not know it."""
-        version = await self.version()
-        architecture = architecture_of(version.machine_type)
-        if architecture is None:
-            raise TargetRefusedError(
-                f"the target is a machine of type {version.machine_type:#x}; this version knows x64 (8664) only",
-                api="GetVersion",
-                status=0,
-            )
-        return architecture
+        return require_architecture((await self.version()).machine_type)
 
     async def read_some(
         self, api: ApiNumber, address: int, size: int, cache: CacheType = CacheType.DEFAULT
@@ -305,12 +299,14 @@ class Session:
                         api="SetContext",
                         status=0,
                     )
-        report = Amd64ControlReport.decode(change.control_report)
+        dr7 = _NEUTRAL_DR7
+        if (at := architecture.control_report_dr7) is not None:
+            dr7 = int.from_bytes(change.control_report[at : at + architecture.pointer_size], "little") or dr7
         request = Manipulate.request(
             ApiNumber.CONTINUE2,
             continue_status=DBG_CONTINUE,
             trace_flag=0,
-            dr7=report.dr7 or _NEUTRAL_DR7,
+            dr7=dr7,
             current_symbol_start=_KEEP_SYMBOLS,
         )
         await self._tell(request)

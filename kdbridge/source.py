@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from kdbridge.errors import TargetRefusedError
 from protocol.address import PageRun, PhysicalAddress, VirtualAddress
+from protocol.arch import ARCHITECTURES, Architecture, architecture_of
 from protocol.layouts.version import GetVersion64
 from protocol.structure import Structure
 
-__all__ = ["PageRead", "PhysicalMemory", "Source", "StopEvent", "VirtualMemory"]
+__all__ = ["PageRead", "PhysicalMemory", "Source", "StopEvent", "VirtualMemory", "require_architecture"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +93,16 @@ class Source(Protocol):
     async def special_registers(self, processor: int) -> Structure:
         """The processor's KSPECIAL_REGISTERS. TargetRefusedError where there are none."""
         ...
+
+
+def require_architecture(machine_type: int, whose: str = "the target") -> Architecture:
+    """The architecture of this machine type. TargetRefusedError, naming those known, where it is none of them."""
+    architecture = architecture_of(machine_type)
+    if architecture is None:
+        known = ", ".join(f"{one.name} ({one.machine_type:x})" for one in ARCHITECTURES.values())
+        raise TargetRefusedError(
+            f"{whose} is a machine of type {machine_type:#x}; this version knows {known} only",
+            api="GetVersion",
+            status=0,
+        )
+    return architecture

@@ -77,9 +77,9 @@ class Line:
             self.settle()
         raise AssertionError("time does not pass")
 
-    def of(self, kind: type) -> list:  # type: ignore[type-arg]
+    def of(self, kind: type) -> list:
         return [event for event in self.events if isinstance(event, kind)]
 
 
-def target_link(**timers: float) -> KdcomLink:
-    return KdcomLink(Role.TARGET, LinkTimers(tries=20, **timers))
+def target_link(*, byte: float = 1.0, acknowledge: float = 1.0) -> KdcomLink:
+    return KdcomLink(Role.TARGET, LinkTimers(byte, acknowledge, tries=20))

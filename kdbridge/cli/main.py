@@ -20,7 +20,7 @@ from .run import Interrupted
 from .simulate import simulate_command
 from .verify import verify_command
 
-__all__ = ["main"]
+__all__ = ["commands", "main"]
 
 _INTERRUPTED = 130
 _EPILOG = """\b

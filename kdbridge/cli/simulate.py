@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from kdbridge.errors import FileError, UsageError
+from kdbridge.positioned import read_at
 from kdbridge.transports.sim import parse_size
 from simulator.errors import SimulationError
 from simulator.from_file import machine_of_dump, machine_of_raw
@@ -85,7 +86,7 @@ def _of_file(path: Path) -> tuple[KdTarget, str, int]:
         raise FileError(f"{path} cannot be read: {error.strerror or error}") from None
 
     def read(offset: int, size: int) -> bytes:
-        return os.pread(fd, size, offset)
+        return read_at(fd, size, offset)
 
     try:
         size = os.fstat(fd).st_size

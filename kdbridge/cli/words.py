@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 from kdbridge.target import Target
 from protocol.address import format_address
-from protocol.arch import Architecture
+from protocol.arch import Architecture, architecture_of
 from protocol.bugcheck import describe
 from protocol.layouts.version import SystemType
-from protocol.structure import Structure
+from protocol.structure import Structure, StructureLayout
 
 __all__ = [
     "duration",
@@ -76,7 +76,9 @@ def who_line(target: Target) -> str:
     count = len(target.processors)
     processors = f"{count} processor{'s' if count != 1 else ''}"
     memory = f", {size(target.runs.page_count << 12)} of memory" if target.runs is not None else ""
-    return f"{name} build {version.build} {checked} x64, {processors}{memory}"
+    architecture = architecture_of(version.machine_type)
+    kind = architecture.name if architecture is not None else f"machine type {version.machine_type:#x}"
+    return f"{name} build {version.build} {checked} {kind}, {processors}{memory}"
 
 
 def why_lines(target: Target) -> Iterator[str]:
@@ -115,9 +117,12 @@ def target_lines(target: Target) -> Iterator[str]:
         yield f"  {kind}, {target.shared_data.system_root}, {file_time(target.shared_data.system_time)}, up for {up}"
     yield from why_lines(target)
     yield "processors"
+    architecture = architecture_of(target.version.machine_type)
     for processor in target.processors:
-        rip = f"rip {format_address(processor.context['rip'])}" if processor.context is not None else "no registers"
-        where = nearest(target, processor.context["rip"]) if processor.context is not None else ""
+        rip, where = "no registers", ""
+        if processor.context is not None and architecture is not None:
+            place = processor.context[architecture.program_counter]
+            rip, where = f"{architecture.program_counter} {format_address(place)}", nearest(target, place)
         prcb = f"KPRCB {format_address(processor.prcb)}" if processor.prcb else "KPRCB unknown"
         yield f"  {processor.number:3}  {prcb}  {rip} {where}".rstrip()
     if target.runs is not None:
@@ -140,19 +145,16 @@ def target_lines(target: Target) -> Iterator[str]:
 
 def register_lines(context: Structure, special: Structure | None, architecture: Architecture) -> Iterator[str]:
     """Registers in WinDbg's order."""
-    short = {f"seg_{name}": name for name in ("cs", "ss", "ds", "es", "fs", "gs")} | {"e_flags": "efl"}
+    shown = architecture.display_names
+
+    def line(layout: StructureLayout, values: Structure, row: tuple[str, ...]) -> str:
+        return " ".join(f"{shown.get(name, name):>3}={values[name]:0{2 * layout.size_of(name)}x}" for name in row)
+
     for row in architecture.display:
-        yield " ".join(
-            f"{short[name]:>3}={context[name]:0{8 if name == 'e_flags' else 4}x}"
-            if name in short
-            else f"{name:>3}={context[name]:016x}"
-            for name in row
-        )
+        yield line(architecture.context, context, row)
     if special is not None:
-        names = ("cr0", "cr2", "cr3", "cr4", "cr8", "gdtr_base", "idtr_base")
-        for start in range(0, len(names), 3):
-            row_names = names[start : start + 3]
-            yield " ".join(f"{name.removesuffix('_base'):>4}={special[name]:016x}" for name in row_names)
+        for row in architecture.display_special:
+            yield line(architecture.special_registers, special, row)
 
 
 def hex_lines(address: int, data: bytes, readable: list[bool]) -> Iterator[str]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from kdbridge.errors import TargetRefusedError
-from kdbridge.source import Source
+from kdbridge.source import Source, require_architecture
 from kdbridge.target import Finding, Kdbg, Processor, SharedData, Target
 from protocol.address import PAGE_SIZE, PageRuns
-from protocol.arch import Architecture, architecture_of
+from protocol.arch import Architecture
 from protocol.errors import LayoutError
 from protocol.layouts.kernel import LARGEST_RUN_COUNT, parse_physical_memory_descriptor
 
@@ -33,13 +32,7 @@ async def discover(source: Source, report: Callable[[Finding], None] | None = No
     """
     notes = Notes(report)
     version = await source.version()
-    architecture = architecture_of(version.machine_type)
-    if architecture is None:
-        raise TargetRefusedError(
-            f"the target is a machine of type {version.machine_type:#x}; this version knows x64 (8664) only",
-            api="GetVersion",
-            status=0,
-        )
+    architecture = require_architecture(version.machine_type, source.name)
     kind = "checked" if version.checked else "free"
     notes.found("version", f"{architecture.name}, build {version.build}, {kind}, kernel at {version.kern_base:#x}")
     kdbg = await find_kdbg(source, version, notes)
@@ -116,13 +109,14 @@ async def _directory_table_base(
                         notes.found(step, f"{value:#x}, of the System process")
                         return value
     stopped = source.stop.processor if source.stop is not None else 0
+    register = architecture.directory_table_base
     for processor in sorted(processors, key=lambda p: p.number != stopped):
-        if processor.special_registers is not None:
-            value = processor.special_registers[architecture.directory_table_base]
+        if processor.special_registers is not None and register is not None:
+            value = processor.special_registers[register]
             if value & mask:
-                notes.found(step, f"{value:#x}, CR3 of processor {processor.number}")
+                notes.found(step, f"{value:#x}, {register} of processor {processor.number}")
                 return value
-    notes.missing(step, "no processor told its CR3: page tables cannot be walked, no kernel dump is possible")
+    notes.missing(step, "no processor told its own: page tables cannot be walked, no kernel dump is possible")
     return None
 
 

@@ -122,6 +122,11 @@ async def render(
     )
 
 
+def _make_sure_of(path: Path, force: bool) -> None:
+    if os.path.lexists(path) and not force:
+        raise DumpError(f"{path} exists already; --force overwrites it")
+
+
 def _plan(header: DumpHeader, runs: PageRuns, held: PageRuns, kind: DumpKind, layout: DumpLayoutChoice) -> DumpPlan:
     if kind is DumpKind.KERNEL:
         return plan_bitmap(header, runs, held, DumpType.BITMAP_KERNEL)

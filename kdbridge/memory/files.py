@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterable
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from kdbridge.errors import DumpError, FileError, MemoryFault, TargetRefusedError
-from kdbridge.source import PageRead, StopEvent, VirtualMemory
+from kdbridge.positioned import read_at
+from kdbridge.source import PageRead, StopEvent, VirtualMemory, require_architecture
 from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRun, PageRuns, PhysicalAddress
-from protocol.arch import Architecture, architecture_of
+from protocol.arch import Architecture
 from protocol.dumpfile.complete import UNREADABLE_PAGE
 from protocol.dumpfile.exception import ExceptionRecord
 from protocol.dumpfile.header import DumpType
@@ -71,7 +73,7 @@ class _File:
     def read(self, offset: int, size: int) -> bytes:
         """Bytes of the file; fewer only at its end."""
         try:
-            return os.pread(self.fd, size, offset)
+            return read_at(self.fd, size, offset)
         except OSError as error:
             raise FileError(f"reading at offset {offset:#x} failed: {error.strerror or error}") from None
 
@@ -182,16 +184,10 @@ class DumpFile:
 
     @property
     def architecture(self) -> Architecture:
-        """Of the machine it came from. DumpError where this version does not know it."""
-        architecture = architecture_of(self.layout.header.machine_image_type)
-        if architecture is None:
-            raise DumpError(
-                f"{self.path} is of a machine of type {self.layout.header.machine_image_type:#x}; "
-                "this version reads x64 (8664) only"
-            )
-        return architecture
+        """Of the machine it came from. TargetRefusedError where this version does not know it."""
+        return require_architecture(self.layout.header.machine_image_type, self.name)
 
-    @property
+    @cached_property
     def virtual(self) -> VirtualMemory:
         """Through the page tables that its header names."""
         return PagedVirtualMemory(self._physical, self.architecture.paging, self.layout.header.directory_table_base)

@@ -24,15 +24,27 @@ class MappedPhysicalMemory:
         self._virtual = virtual
         self._where: dict[int, int] = {}
         """A frame, to the virtual address of its page."""
-        self._large: list[tuple[PageRun, int]] = []
+        self._large: dict[int, dict[int, int]] = {}
+        """Frames that a large page has, to its first frame, to its virtual address."""
         self._tables: dict[int, bytes] = {}
+        self._runs: PageRuns | None = None
 
     @classmethod
     async def build(
-        cls, virtual: VirtualMemory, geometry: PagingGeometry, root: int, pte_base: int
+        cls,
+        virtual: VirtualMemory,
+        geometry: PagingGeometry,
+        root: int,
+        pte_base: int,
+        runs: PageRuns | None = None,
     ) -> MappedPhysicalMemory:
-        """Walk the kernel half through the self map at `pte_base`. MemoryFault when the top table is not there."""
+        """Walk the kernel half through the self map at `pte_base`. MemoryFault when no such top table is there.
+
+        `root` is the stopped processor's: virtual addresses are read through its tables, and no other's.
+        `runs` are the frames of RAM: what is mapped elsewhere is a device, and is not read here.
+        """
         memory = cls(virtual)
+        memory._runs = runs
         top_slot = geometry.index(pte_base, 0)
         unpack = struct.Struct(f"<{geometry.entries}Q").unpack
         last = len(geometry.shifts) - 1
@@ -58,6 +70,11 @@ class MappedPhysicalMemory:
                 if level == 0:
                     raise
                 continue
+            if level == 0 and (unpack(data)[top_slot] & geometry.frame_mask) >> PAGE_SHIFT != frame_of_root:
+                raise MemoryFault(
+                    f"the page tables in frame {frame_of_root:#x} do not map themselves at {pte_base:#x}",
+                    address=address, size=PAGE_SIZE, done=0, virtual=True,
+                )  # fmt: skip
             memory._where.setdefault(pfn, address)
             memory._tables[pfn] = data
             below: list[tuple[int, int, int]] = []
@@ -66,11 +83,14 @@ class MappedPhysicalMemory:
                     continue
                 frame = (entry & geometry.frame_mask) >> PAGE_SHIFT
                 covered = base | index << geometry.shifts[level]
-                if level == last:
-                    memory._where.setdefault(frame, geometry.canonical(covered))
-                elif level in geometry.large_levels and entry & geometry.large_bit:
+                if level in geometry.large_levels and entry & geometry.large_bit:
                     pages = geometry.page_size(level) >> PAGE_SHIFT
-                    memory._large.append((PageRun(frame & ~(pages - 1), pages), geometry.canonical(covered)))
+                    large = memory._large.setdefault(pages, {})
+                    large.setdefault(frame & ~(pages - 1), geometry.canonical(covered))
+                elif runs is not None and frame not in runs:
+                    continue
+                elif level == last:
+                    memory._where.setdefault(frame, geometry.canonical(covered))
                 elif frame != frame_of_root and (frame, level + 1) not in seen:
                     seen.add((frame, level + 1))
                     below.append((frame, level + 1, covered))
@@ -80,15 +100,20 @@ class MappedPhysicalMemory:
     @property
     def pages(self) -> PageRuns:
         """Frames that can be read this way."""
-        return PageRuns([*PageRuns.from_pages(self._where), *(run for run, _ in self._large)])
+        large = (PageRun(start, pages) for pages, starts in self._large.items() for start in starts)
+        pages = PageRuns([*PageRuns.from_pages(self._where), *large])
+        return pages if self._runs is None else pages & self._runs
 
     def address_of(self, pfn: int) -> int | None:
         """A virtual address of this frame; None where nothing maps it."""
+        if self._runs is not None and pfn not in self._runs:
+            return None
         if pfn in self._where:
             return self._where[pfn]
-        for run, address in self._large:
-            if run.base_page <= pfn < run.end_page:
-                return address + (pfn - run.base_page << PAGE_SHIFT)
+        for pages, starts in self._large.items():
+            start = pfn & ~(pages - 1)
+            if start in starts:
+                return starts[start] + (pfn - start << PAGE_SHIFT)
         return None
 
     async def read(self, address: PhysicalAddress, size: int) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kdbridge.errors import MemoryFault
 from kdbridge.source import PhysicalMemory
-from protocol.address import PAGE_SIZE, PhysicalAddress, VirtualAddress
+from protocol.address import PAGE_SIZE, PageRuns, PhysicalAddress, VirtualAddress
 from protocol.arch import PagingGeometry
 
 from .translate import Translator
@@ -15,11 +15,14 @@ __all__ = ["PagedVirtualMemory"]
 class PagedVirtualMemory:
     """Memory by virtual address below one directory table base."""
 
-    __slots__ = ("_physical", "_translator")
+    __slots__ = ("_physical", "translator")
 
-    def __init__(self, physical: PhysicalMemory, geometry: PagingGeometry, root: int) -> None:
+    def __init__(
+        self, physical: PhysicalMemory, geometry: PagingGeometry, root: int, runs: PageRuns | None = None
+    ) -> None:
+        """`root` and `runs` as in Translator."""
         self._physical = physical
-        self._translator = Translator(physical, geometry, root)
+        self.translator = Translator(physical, geometry, root, runs=runs)
 
     async def read(self, address: VirtualAddress, size: int) -> bytes:
         """Exactly `size` bytes. MemoryFault names the first byte that cannot be had."""
@@ -28,7 +31,7 @@ class PagedVirtualMemory:
         while done < size:
             at = address + done
             length = min(size - done, PAGE_SIZE - (at & PAGE_SIZE - 1))
-            found = await self._translator.translate(at)
+            found = await self.translator.translate(at)
             problem = found.reason
             if found.physical is not None:
                 try:
@@ -37,7 +40,12 @@ class PagedVirtualMemory:
                     continue
                 except MemoryFault as fault:
                     problem = str(fault)
+                    done += fault.done
             raise MemoryFault(
-                f"virtual address {at:#x} cannot be read: {problem}", address=at, size=size, done=done, virtual=True
+                f"virtual address {address + done:#x} cannot be read: {problem}",
+                address=address + done,
+                size=size,
+                done=done,
+                virtual=True,
             )
         return b"".join(parts)

@@ -45,8 +45,8 @@ def vital_ranges(target: Target, architecture: Architecture) -> Iterator[tuple[i
             yield processor.context_address, architecture.context.size
         if processor.special_registers is not None:
             special = processor.special_registers
-            yield special["gdtr_base"], special["gdtr_limit"] + 1
-            yield special["idtr_base"], special["idtr_limit"] + 1
+            for base, limit in architecture.descriptor_tables:
+                yield special[base], special[limit] + 1
         if processor.context is not None:
             stack = processor.context[architecture.stack_pointer]
             yield stack & ~(PAGE_SIZE - 1), _STACK

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterable, Iterator
 
 from kdbridge.errors import SnapshotError
+from kdbridge.positioned import read_at, write_at
 from protocol.address import PAGE_SIZE, PageRun, PageRuns
 
 __all__ = ["Coverage", "PageState"]
@@ -46,13 +47,13 @@ class Coverage:
     @classmethod
     def create(cls, fd: int) -> Coverage:
         """Empty coverage in an empty file."""
-        os.pwrite(fd, _HEADER.pack(_MAGIC, PAGE_SIZE, 0), 0)
+        write_at(fd, _HEADER.pack(_MAGIC, PAGE_SIZE, 0), 0)
         return cls(fd)
 
     @classmethod
     def load(cls, fd: int, name: str) -> Coverage:
         """What a file says. Raises SnapshotError when it is not one, or says what this version does not know."""
-        head = os.pread(fd, _HEADER.size, 0)
+        head = read_at(fd, _HEADER.size, 0)
         if len(head) < _HEADER.size or _HEADER.unpack(head)[:2] != (_MAGIC, PAGE_SIZE):
             raise SnapshotError(f"{name} is not a coverage file; the Snapshot is damaged or is not one")
         coverage = cls(fd)
@@ -87,7 +88,7 @@ class Coverage:
             for run in runs:
                 for at in range(0, run.page_count, _CHUNK):
                     count = min(_CHUNK, run.page_count - at)
-                    os.pwrite(self._fd, bytes([state]) * count, _HEADER.size + run.base_page + at)
+                    write_at(self._fd, bytes([state]) * count, _HEADER.size + run.base_page + at)
             if runs:
                 self._saved[state] = self.runs(state)
                 runs.clear()
@@ -97,7 +98,7 @@ class Coverage:
 def _runs_of(fd: int, name: str) -> Iterator[tuple[PageState, PageRun]]:
     for start, end in _written(fd):
         for at in range(start, end, _CHUNK):
-            chunk = os.pread(fd, min(_CHUNK, end - at), at)
+            chunk = read_at(fd, min(_CHUNK, end - at), at)
             yield from _split(chunk, at - _HEADER.size, name)
 
 

@@ -11,6 +11,7 @@ from typing import Self
 
 from kdbridge.errors import MemoryFault, SnapshotError, TargetRefusedError
 from kdbridge.memory.virtual import PagedVirtualMemory
+from kdbridge.positioned import read_at, write_at
 from kdbridge.source import PageRead, StopEvent, VirtualMemory
 from kdbridge.target import Target
 from kdbridge.target_json import target_from_json, target_to_json
@@ -207,20 +208,20 @@ class Snapshot:
     def _write_out(self) -> None:
         """Put the buffered pages in their place. Runs of zeros stay holes."""
         base = self._buffer_pfn * PAGE_SIZE
-        view = memoryview(bytes(self._buffer))
-        self._buffer.clear()
+        data = bytes(self._buffer)
         start = 0
         try:
-            for at in range(0, len(view) + 1, PAGE_SIZE):
-                if at == len(view) or view[at : at + PAGE_SIZE] == _ZEROS:
-                    if at > start:
-                        os.pwrite(self._memory, view[start:at], base + start)
+            for at in range(0, len(data) + 1, PAGE_SIZE):
+                if at == len(data) or data[at : at + PAGE_SIZE] == _ZEROS:
+                    write_at(self._memory, data[start:at], base + start)
                     start = at + PAGE_SIZE
-            size = base + len(view)
+            size = base + len(data)
             if os.fstat(self._memory).st_size < size:
                 os.ftruncate(self._memory, size)
         except OSError as error:
+            # The buffer stays: until these pages are in the file, no checkpoint may say that they are.
             raise self._failed(error) from None
+        self._buffer.clear()
 
     def _failed(self, error: OSError) -> SnapshotError:
         return SnapshotError(
@@ -237,7 +238,7 @@ class Snapshot:
         at = pfn - self._buffer_pfn << PAGE_SHIFT
         if 0 <= at < len(self._buffer):
             return bytes(self._buffer[at : at + PAGE_SIZE])
-        data = os.pread(self._memory, PAGE_SIZE, pfn << PAGE_SHIFT)
+        data = read_at(self._memory, PAGE_SIZE, pfn << PAGE_SHIFT)
         return data.ljust(PAGE_SIZE, b"\0")
 
     def read_run(self, run: PageRun) -> bytes:
@@ -245,7 +246,7 @@ class Snapshot:
         if self._buffer:
             self._write_out()
         size = run.page_count << PAGE_SHIFT
-        return os.pread(self._memory, size, run.base_page << PAGE_SHIFT).ljust(size, b"\0")
+        return read_at(self._memory, size, run.base_page << PAGE_SHIFT).ljust(size, b"\0")
 
     @property
     def held(self) -> PageRuns:

@@ -110,11 +110,14 @@ AMD64 = Architecture(
     first_argument="rcx",
     flags_register="e_flags",
     directory_table_base="cr3",
+    descriptor_tables=(("gdtr_base", "gdtr_limit"), ("idtr_base", "idtr_limit")),
     context_flags="context_flags",
     context_flags_base=0x0010_0000,
     context_flags_all=0x0010_001F,
     break_instruction=b"\xcc",
     trace_flag=1 << 8,
+    control_report_dr7=0x08,
+    fixed_pte_base=0xFFFF_F680_0000_0000,
     fixed_shared_data=0xFFFF_F780_0000_0000,
     shared_data_offsets={
         "interrupt_time": 0x008, "system_time": 0x014, "nt_system_root": 0x030, "nt_build_number": 0x260,
@@ -131,4 +134,9 @@ AMD64 = Architecture(
         ("r14", "r15"),
         ("seg_cs", "seg_ss", "seg_ds", "seg_es", "seg_fs", "seg_gs", "e_flags"),
     ),
+    display_special=(("cr0", "cr2", "cr3"), ("cr4", "cr8"), ("gdtr_base", "idtr_base")),
+    display_names={
+        "seg_cs": "cs", "seg_ss": "ss", "seg_ds": "ds", "seg_es": "es", "seg_fs": "fs", "seg_gs": "gs",
+        "e_flags": "efl", "gdtr_base": "gdtr", "idtr_base": "idtr",
+    },
 )  # fmt: skip

@@ -87,13 +87,24 @@ class Architecture:
     stack_pointer: str
     first_argument: str
     flags_register: str
-    directory_table_base: str
+    directory_table_base: str | None
+    """The special register that holds it; None where none does (ARM64)."""
+    descriptor_tables: tuple[tuple[str, str], ...]
+    """Special registers that hold (base, limit) of tables in memory without which a dump does not open."""
     context_flags: str
     context_flags_base: int
     context_flags_all: int
     break_instruction: bytes
     trace_flag: int
+    control_report_dr7: int | None
+    """Offset of DR7 in the control report of a state change (kd-protocol 2.5); None where there is none."""
+    fixed_pte_base: int
+    """Where page tables map themselves on systems whose KDBG does not say."""
     fixed_shared_data: int
     shared_data_offsets: Mapping[str, int]
     display: tuple[tuple[str, ...], ...]
     """Registers in the order and in the lines in which WinDbg shows them."""
+    display_special: tuple[tuple[str, ...], ...]
+    """The same for special registers."""
+    display_names: Mapping[str, str]
+    """What a register is called when shown, where that is not its name."""

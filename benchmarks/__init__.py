@@ -1,0 +1,1 @@
+"""Honest timings: ratios against named rivals in the same run."""
