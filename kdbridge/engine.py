@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from math import inf
 
 import trio
 
@@ -30,6 +31,7 @@ EventSink = Callable[[KdEvent], None]
 """Is told everything that happens beside the answers: prints, prompts, state changes, what was thrown away."""
 
 _UNREPEATABLE_TRIES = 3
+_FIRST_BYTES = 256
 
 
 class Engine:
@@ -40,12 +42,15 @@ class Engine:
         self.connection = connection
         self.discards: Counter[Discard] = Counter()
         """Bytes thrown away, by reason: what the line is like."""
+        self.messages = 0
+        """What happened that only a good packet can have told."""
         self.bytes_received = 0
         self.bytes_sent = 0
         self.last_byte_at: float | None = None
         self.first_bytes = bytearray()
         """The first bytes that ever came, for diagnosis."""
         self._sink = sink
+        self._outbox: list[bytes] = []
 
     def ask(self, request: Manipulate, *, repeatable: bool) -> None:
         """Put a question on the way; `answer` brings what came of it. Does not wait."""
@@ -77,17 +82,44 @@ class Engine:
 
     async def next_event(self) -> KdEvent:
         """The next thing that happened; the sink has been told of it. Waits as long as it takes."""
-        while (event := self._take()) is None:
-            await self._wait()
+        event = self._take()
+        while event is None:
+            await self.flush()
+            due = self.connection.next_timeout()
+            # One scope for all that comes until there is something to write: a cancelled write would tear a packet.
+            with trio.CancelScope(deadline=inf if due is None else due) as scope:
+                while event is None and not self._something_to_write():
+                    # Bytes move the timer on, and the scope fires too early then: a call too many is harmless.
+                    self._received(await self.transport.receive())
+                    event = self._take()
+                    # Half a packet is given up sooner than anything that was waited for before.
+                    due = self.connection.next_timeout() if event is None else None
+                    if due is not None and due < scope.deadline:
+                        scope.deadline = due
+            if scope.cancelled_caught:
+                self.connection.handle_timeout(trio.current_time())
+                event = self._take()
         return event
 
     async def flush(self) -> None:
         """Write what the conversation wants to say, acknowledges above all."""
-        chunks = self.connection.data_to_send()
-        if chunks:
-            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if self._something_to_write():
+            data = b"".join(self._outbox)
+            self._outbox.clear()
             self.bytes_sent += len(data)
             await self.transport.send(data)
+
+    def _something_to_write(self) -> bool:
+        self._outbox += self.connection.data_to_send()
+        return bool(self._outbox)
+
+    def _received(self, chunk: bytes) -> None:
+        now = trio.current_time()
+        self.bytes_received += len(chunk)
+        self.last_byte_at = now
+        if len(self.first_bytes) < _FIRST_BYTES:
+            self.first_bytes += chunk[:_FIRST_BYTES]
+        self.connection.receive_data(chunk, now)
 
     def _take(self) -> KdEvent | None:
         event = self.connection.next_event()
@@ -95,22 +127,8 @@ class Engine:
             return None
         if isinstance(event, Discarded):
             self.discards[event.reason] += event.count
+        elif not isinstance(event, RequestFailed):
+            self.messages += 1
         if not isinstance(event, (Replied, Told)):
             self._sink(event)
         return event
-
-    async def _wait(self) -> None:
-        await self.flush()
-        due = self.connection.next_timeout()
-        chunk = b""
-        with trio.CancelScope(deadline=float("inf") if due is None else due):
-            chunk = await self.transport.receive()
-        now = trio.current_time()
-        if chunk:
-            self.bytes_received += len(chunk)
-            self.last_byte_at = now
-            if len(self.first_bytes) < 256:
-                self.first_bytes += chunk[:256]
-            self.connection.receive_data(chunk, now)
-        else:
-            self.connection.handle_timeout(now)
