@@ -47,11 +47,9 @@ _LEAST_PAYLOAD = {PacketType.STATE_MANIPULATE: 56, PacketType.DEBUG_IO: 12, Pack
 class _Outstanding:
     packet_type: int
     payload: bytes
-    tries: int
-    """Tries left; at 0 it is given up. None-like for ever: `endless`."""
-    endless: bool
+    tries: int | None
+    """Tries left; None: it is sent for ever."""
     sent_at: float
-    first_sent_at: float
     tries_made: int = 1
     resends: int = 0
 
@@ -74,6 +72,7 @@ class KdcomLink:
         self._awaiting_reset = False
         self._synchronized = False
         self._last_payload: bytes | None = None
+        self._more = False
         # Target.
         self._wanted = PacketType.STATE_MANIPULATE
         self._break_in = False
@@ -81,8 +80,6 @@ class KdcomLink:
         self._polled = bytearray()
         if role is Role.TARGET:
             self.give_up()
-
-    # ---- state that a caller may look at -------------------------------------------------------------------
 
     @property
     def synchronized(self) -> bool:
@@ -93,8 +90,6 @@ class KdcomLink:
     def idle(self) -> bool:
         """No packet of ours waits for its acknowledge."""
         return self._outstanding is None
-
-    # ---- the Link contract ---------------------------------------------------------------------------------
 
     def receive_data(self, chunk: bytes, now: float) -> None:
         """Bytes as they came from the wire."""
@@ -113,6 +108,8 @@ class KdcomLink:
 
     def next_event(self) -> LinkEvent | None:
         """The next thing that happened; None: more data or time is needed."""
+        if self._more and not self._events:
+            self._read_frames(self._last_byte)
         return self._events.popleft() if self._events else None
 
     def send_packet(self, packet_type: int, payload: bytes, now: float, *, tries: int | None = None) -> None:
@@ -121,7 +118,7 @@ class KdcomLink:
             raise LocalProtocolError("a packet is outstanding: KD is stop-and-wait, one packet at a time")
         if tries is None:
             tries = self.timers.tries if self._ever_acknowledged else self.timers.first_tries
-        self._outstanding = _Outstanding(packet_type, payload, tries, tries == 0, now, now)
+        self._outstanding = _Outstanding(packet_type, payload, tries or None, now)
         self._transmit(self._outstanding)
         if self._polled:
             # Waiting for an acknowledge, a target reads all that the UART kept, not one byte a tick.
@@ -141,8 +138,6 @@ class KdcomLink:
 
     def data_to_send(self) -> list[bytes]:
         """What is to be written now."""
-        if not self._outbox:
-            return []
         out, self._outbox = self._outbox, []
         return out
 
@@ -158,7 +153,7 @@ class KdcomLink:
     def handle_timeout(self, now: float) -> None:
         """Give up what stopped in the middle, send again what was not acknowledged."""
         quiet = now >= self._last_byte + self.timers.byte
-        if quiet and self._reader.pending:
+        if quiet and self._reader.pending and not self._more:
             self._truncated(now)
         if quiet and self._break_in:
             self._break_in = False
@@ -169,8 +164,9 @@ class KdcomLink:
                 self._events.append(ResendAsked())
         waiting = self._outstanding
         if waiting is not None and now >= self._acknowledge_due(waiting):
-            waiting.tries -= 1
-            if waiting.tries <= 0 and not waiting.endless:
+            if waiting.tries is not None:
+                waiting.tries -= 1
+            if waiting.tries == 0:
                 self._fail(waiting)
                 if self.role is Role.TARGET:
                     self.give_up()
@@ -227,6 +223,7 @@ class KdcomLink:
 
     def _read_frames(self, now: float) -> None:
         target = self.role is Role.TARGET
+        self._more = False
         while True:
             waiting = self._outstanding is not None
             frame = self._reader.next(
@@ -234,14 +231,13 @@ class KdcomLink:
             )
             if frame is None:
                 return
-            if isinstance(frame, Rubbish):
-                self._rubbish(frame, now)
-                continue
-            if self._break_in:
+            if self._break_in and not (isinstance(frame, Rubbish) and frame.reason is Discard.NOISE):
                 # 62 with a leader right behind it: the packet counts, and so does the break-in (1.7 step 6).
                 self._break_in = False
                 self._events.append(BreakInSeen())
-            if isinstance(frame, ControlFrame):
+            if isinstance(frame, Rubbish):
+                self._rubbish(frame, now)
+            elif isinstance(frame, ControlFrame):
                 if target:
                     self._control_at_target(frame, now)
                 else:
@@ -250,8 +246,10 @@ class KdcomLink:
                 self._header_at_target(frame)
             elif target:
                 self._data_at_target(frame)
-            else:
-                self._data_at_host(frame)
+            elif self._data_at_host(frame):
+                # What it means may change what the rest of the chunk means: that is read when this was taken.
+                self._more = True
+                return
 
     def _control_at_host(self, frame: ControlFrame, now: float) -> None:
         waiting = self._outstanding
@@ -280,11 +278,11 @@ class KdcomLink:
             self._synchronized = True
             self._events.append(LinkRestarted(solicited))
 
-    def _data_at_host(self, frame: DataFrame) -> None:
+    def _data_at_host(self, frame: DataFrame) -> bool:
         if frame.flaw is not None:
             self._discard(frame.flaw, frame.payload)
             self._outbox.append(encode_control(PacketType.RESEND))
-            return
+            return False
         packet_id = frame.packet_id & ~SYNC_PACKET_ID
         self._outbox.append(encode_control(PacketType.ACKNOWLEDGE, packet_id))
         if frame.packet_id & SYNC_PACKET_ID:
@@ -292,7 +290,7 @@ class KdcomLink:
             if repeated and self._synchronized and self._expected == packet_id ^ 1:
                 # The target repeats its first packet because our acknowledge was lost; nothing happened since.
                 self._discard(Discard.DUPLICATE, frame.payload)
-                return
+                return False
             known = self._expected is not None
             self._restart_counters()
             self._synchronized = True
@@ -300,10 +298,11 @@ class KdcomLink:
                 self._events.append(LinkRestarted(solicited=False))
         elif self._expected is not None and packet_id != self._expected:
             self._discard(Discard.DUPLICATE, frame.payload)
-            return
+            return False
         self._expected = packet_id ^ 1
         self._last_payload = frame.payload
         self._events.append(PacketReceived(frame.packet_type, frame.packet_id, frame.payload))
+        return True
 
     def _control_at_target(self, frame: ControlFrame, now: float) -> None:
         waiting = self._outstanding
@@ -358,7 +357,7 @@ class KdcomLink:
             rubbish.reason is Discard.BAD_SIZE and self.role is Role.TARGET and self._outstanding is None
         ):
             self._outbox.append(encode_control(PacketType.RESEND))
-        if self.role is Role.TARGET:
+        if rubbish.reason is Discard.NOISE and self.role is Role.TARGET:
             told = rubbish.data.rstrip(_LEADER_BYTES)
             if told:
                 self._break_in = told.endswith(BREAK_IN_BYTE)
@@ -367,12 +366,12 @@ class KdcomLink:
         # Lost inside a header, nobody asks: a target says nothing then (1.7 step 7), and to a host it may be the
         # text of somebody else's console that ends in 0000. Behind a whole header there was a packet.
         looked_like_data = self._reader.pending >= HEADER.size
-        while self._reader.pending:
+        while self._reader.pending and not self._more:
             rubbish = self._reader.drop()
             if rubbish is not None:
                 self._rubbish(rubbish, now)
             self._read_frames(now)
-        if looked_like_data and self._outstanding is None:
+        if looked_like_data and self._outstanding is None and not self._more:
             self._outbox.append(encode_control(PacketType.RESEND))
 
     def _acknowledged(self) -> None:

@@ -1,0 +1,39 @@
+"""Opening a way to a target: each scheme's opener."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from .address import TargetAddress, parse_target
+from .pipe import open_pipe
+from .rfc2217 import open_rfc2217
+from .serial import open_serial
+from .sim import open_sim
+from .tcp import listen_tcp, open_tcp
+from .transport import Transport
+from .unix import listen_unix, open_unix
+
+__all__ = ["OPENERS", "open_transport"]
+
+
+async def _open_sim(address: TargetAddress) -> Transport:
+    return open_sim(address.url, address.place, dict(address.options))
+
+
+OPENERS: Mapping[str, Callable[[TargetAddress], Awaitable[Transport]]] = {
+    "serial": open_serial,
+    "tcp": open_tcp,
+    "tcp-listen": listen_tcp,
+    "unix": open_unix,
+    "unix-listen": listen_unix,
+    "pipe": open_pipe,
+    "rfc2217": open_rfc2217,
+    "sim": _open_sim,
+}
+"""Who opens what, by scheme."""
+
+
+async def open_transport(address: str) -> Transport:
+    """Open the way that an address names. Raises UsageError, TransportOpenError."""
+    parsed = parse_target(address)
+    return await OPENERS[parsed.scheme](parsed)
