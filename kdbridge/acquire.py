@@ -74,12 +74,11 @@ class KeepingMemory:
                 if read.data is None:
                     meter.unreadable += 1
                     self._snapshot.log(f"page {read.pfn:#x} is unreadable: {read.reason}")
-                if not meter.done & 0x1FFFF or read.data is None:
-                    now = trio.current_time()
-                    meter.tell(now)
-                    if now >= self._next_checkpoint:
-                        self._snapshot.checkpoint()
-                        self._next_checkpoint = trio.current_time() + _CHECKPOINT
+                now = trio.current_time()
+                meter.tell(now)
+                if now >= self._next_checkpoint:
+                    self._snapshot.checkpoint()
+                    self._next_checkpoint = trio.current_time() + _CHECKPOINT
                 yield read
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRun, PhysicalAddress, VirtualAddress
@@ -52,8 +53,9 @@ class LivePhysicalMemory:
         for run in runs:
             stream = _Stream(self._session, run)
             try:
-                async for page in stream.pages():
-                    yield page
+                async with aclosing(stream.pages()) as pages:
+                    async for page in pages:
+                        yield page
             finally:
                 stream.stop()
 
@@ -85,7 +87,7 @@ class _Stream:
             self._session.engine.connection.abandon()
             self._open = None
 
-    async def pages(self) -> AsyncIterator[PageRead]:
+    async def pages(self) -> AsyncGenerator[PageRead, None]:
         """The pages, ascending. `_start` is the first byte that was not handed out, `_at` the next to ask for."""
         engine = self._session.engine
         self._ask(0)
@@ -197,18 +199,17 @@ class LiveTarget:
 
     @property
     def stop(self) -> StopEvent | None:
-        """The exception it reported; None when it stopped to tell of a module."""
+        """Why it stands still. The exception code is 0 when it stopped to tell of a module; None before contact."""
         change = self.session.change
         if change is None:
             return None
         event = change.event
-        exception = isinstance(event, ExceptionChange)
         return StopEvent(
             processor=change.processor,
             exception_code=event.code if isinstance(event, ExceptionChange) else 0,
             program_counter=change.program_counter,
             thread=change.thread,
-            first_chance=event.first_chance if isinstance(event, ExceptionChange) else exception,
+            first_chance=isinstance(event, ExceptionChange) and event.first_chance,
             number_processors=change.number_processors,
         )
 

@@ -44,6 +44,7 @@ _PROBE_PAUSE = 2.0
 _ALIGN_TRIES = 3
 _NEUTRAL_DR7 = 0x400
 _KEEP_SYMBOLS = 1
+_MOST_PROCESSORS = 2048
 
 
 class CacheType(enum.IntEnum):
@@ -106,7 +107,11 @@ class Session:
                 change = await self._wait_for_stop(break_in=break_in)
                 if isinstance(change.event, LoadSymbols) and pass_module_loads:
                     self._report(f"passing the load of {change.event.path or 'a module'}")
-                    await self._continue(change)
+                    try:
+                        await self._continue(change)
+                    except TargetLostError:
+                        # It restarted its side of the line meanwhile. If it still stands there, it says so again.
+                        self.engine.connection.change = None
                     continue
                 if await self._align():
                     return self._stopped()
@@ -123,6 +128,7 @@ class Session:
                 while True:
                     event = await self.engine.next_event()
                     if isinstance(event, StateChanged):
+                        connection.change = event.change
                         await self.engine.flush()
                         return event.change
                     if isinstance(event, (OrphanReply, PromptAnswered, FileDeclined)):
@@ -217,8 +223,9 @@ class Session:
     def memory_reply(self, reply: Manipulate, size: int) -> MemoryReply:
         """What a memory reply brought: never more than was asked, than it says, or than it carries (T35, T36)."""
         actual = int.from_bytes(reply.union[12:16], "little")
-        data = reply.data[: min(actual, size)]
         good = not reply.status & 0x8000_0000
+        # A failure that carries every byte contradicts itself: without the last one, the failing page stays known.
+        data = reply.data[: min(actual, size if good else size - 1)]
         return MemoryReply(data, good and bool(data), reply.status)
 
     async def context(self, processor: int) -> Structure:
@@ -276,7 +283,9 @@ class Session:
         await self._continue(change)
         with trio.move_on_after(1.0):
             while True:
-                if isinstance(await self.engine.next_event(), StateChanged):
+                event = await self.engine.next_event()
+                if isinstance(event, StateChanged):
+                    self.engine.connection.change = self.change = event.change
                     await self.engine.flush()
                     return True
         return False
@@ -284,20 +293,20 @@ class Session:
     async def _continue(self, change: StateChange) -> None:
         architecture = await self.architecture()
         if isinstance(change.event, ExceptionChange):
-            processor = change.processor if change.processor < max(change.number_processors, 1) else 0
             code = await self.read_some(
                 ApiNumber.READ_VIRTUAL_MEMORY, change.program_counter, len(architecture.break_instruction)
             )
             if code.data == architecture.break_instruction:
-                reply = await self.ask(Manipulate.request(ApiNumber.GET_CONTEXT, processor=processor))
+                processor, context = await self._stopped_context(change)
                 moved = {architecture.program_counter: change.program_counter + len(code.data)}
-                data = architecture.context.encode(moved, reply.data)
+                data = architecture.context.encode(moved, context.raw)
                 request = Manipulate.request(ApiNumber.SET_CONTEXT, processor=processor, data=data)
-                if (await self.ask(request, repeatable=False)).status & 0x8000_0000:
+                reply = await self.ask(request, repeatable=False)
+                if reply.status & 0x8000_0000:
                     raise TargetRefusedError(
                         "the target stands on a break instruction and refuses to be moved past it",
                         api="SetContext",
-                        status=0,
+                        status=reply.status,
                     )
         dr7 = _NEUTRAL_DR7
         if (at := architecture.control_report_dr7) is not None:
@@ -311,6 +320,26 @@ class Session:
         )
         await self._tell(request)
         self.engine.connection.change = None
+
+    async def _stopped_context(self, change: StateChange) -> tuple[int, Structure]:
+        """The processor that stands where the state change says, and its CONTEXT: found by its program counter.
+
+        The state change's processor number may be garbage, and another processor, moved there, would crash.
+        """
+        architecture = await self.architecture()
+        count = min(max(change.number_processors, 1), _MOST_PROCESSORS)
+        numbers = [change.processor] if change.processor < count else []
+        for number in dict.fromkeys([*numbers, *range(count)]):
+            reply = await self.ask(Manipulate.request(ApiNumber.GET_CONTEXT, processor=number))
+            if reply.status & 0x8000_0000 or len(reply.data) < architecture.context.size:
+                continue
+            context = architecture.context.decode(reply.data)
+            if context[architecture.program_counter] == change.program_counter:
+                return number, context
+        raise TargetRefusedError(
+            f"the target stands on a break instruction at {change.program_counter:#x}, and none of its {count} "
+            "processors says that it stands there: none can be moved past it", api="GetContext", status=0,
+        )  # fmt: skip
 
     async def reboot(self) -> bool:
         """Restart the machine through its firmware. False: it did not acknowledge, and may yet have restarted."""

@@ -9,22 +9,23 @@ from .engine import Engine
 __all__ = ["explain_silence"]
 
 _SHOWN = 48
+_OF_GOOD_PACKETS = (Discard.DUPLICATE, Discard.STRAY_ACKNOWLEDGE, Discard.UNWANTED_TYPE, Discard.STALE_REPLY)
 
 
 def explain_silence(engine: Engine, *, wait: float, break_in: bool) -> str:
     """The sentence for NoContactError: evidence first, then the likeliest cause and what to do."""
     where = engine.transport.url
     heard = bytes(engine.first_bytes)
-    packets = engine.bytes_received - sum(engine.discards.values())
+    good = engine.messages or any(engine.discards[reason] for reason in _OF_GOOD_PACKETS)
     if not heard:
-        asked = "RESET and break-in" if break_in else "RESET"
+        asked = "RESET and break-in were" if break_in else "RESET was"
         hint = "" if break_in else " If the machine is running, --break-in stops it."
         return (
-            f"not a single byte came from {where} within {wait:g} seconds, {asked} were not answered: "
+            f"not a single byte came from {where} within {wait:g} seconds, {asked} not answered: "
             "the machine is off, runs without debugging, is busy writing its own dump, or the cable, port or "
             f"baud rate on its side is another.{hint}"
         )
-    if packets <= 0:
+    if not good:
         damaged = engine.discards[Discard.BAD_CHECKSUM] + engine.discards[Discard.BAD_TRAILER]
         if damaged:
             return (
@@ -41,8 +42,13 @@ def explain_silence(engine: Engine, *, wait: float, break_in: bool) -> str:
             f"{engine.bytes_received} bytes came from {where}, no packet among them (first: {heard[:16].hex(' ')}): "
             "most likely another baud rate than the target's."
         )
+    if engine.connection.change is not None:
+        return (
+            f"the target at {where} said why it stopped, and answered no request within {wait:g} seconds: "
+            "what is sent to it does not arrive whole, or it hangs."
+        )
     hint = "it runs; it was not told to stop (--break-in does that)" if not break_in else "it did not stop"
     return (
-        f"packets came from {where} ({packets} bytes), but no state change within {wait:g} seconds: "
+        f"packets came from {where} ({engine.bytes_received} bytes), but no state change within {wait:g} seconds: "
         f"the target is alive and {hint}."
     )

@@ -5,6 +5,7 @@ Addresses and 64-bit words are hexadecimal strings; structures are their bytes, 
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 from protocol.address import PageRun, PageRuns
 from protocol.arch import AMD64, architecture_of
+from protocol.dumpfile.index import HIGHEST_PAGE
 from protocol.errors import KdError
 from protocol.layouts.kdbg import KDDEBUGGER_DATA64
 from protocol.structure import Structure, StructureLayout
@@ -27,6 +29,7 @@ _T = TypeVar("_T")
 _LAYOUTS: Mapping[str, StructureLayout] = {
     layout.name: layout for layout in (AMD64.context, AMD64.special_registers, KDDEBUGGER_DATA64)
 }
+_WORD = re.compile("0x[0-9a-f]{1,16}")
 _HEX_FROM = 1 << 32
 _PLAIN = frozenset({"machine_type", "number", "processor", "number_processors", "size", "nt_build_number"})
 
@@ -97,16 +100,14 @@ def _dataclass(kind: type[_T], value: object, where: str) -> _T:
 
 
 def _int(value: object, where: str) -> int:
-    if isinstance(value, str) and len(value) <= 40:
-        try:
-            return int(value, 16)
-        except ValueError:
-            pass
-    raise _wrong(where, "a hexadecimal number in a string")
+    if isinstance(value, str) and _WORD.fullmatch(value):
+        return int(value, 16)
+    raise _wrong(where, "a hexadecimal number of at most 64 bits in a string")
 
 
 def _str(value: object, where: str) -> str:
-    if not isinstance(value, str):
+    # JSON can say half of a surrogate pair, which nobody can print.
+    if not isinstance(value, str) or any("\ud800" <= letter <= "\udfff" for letter in value):
         raise _wrong(where, "a string")
     return value
 
@@ -125,15 +126,19 @@ def _runs(value: object, where: str) -> PageRuns:
         if not isinstance(pair, list) or len(pair) != 2:
             raise _wrong(f"{where}[{at}]", "two numbers")
         runs.append(PageRun(_int(pair[0], where), _int(pair[1], where)))
+        if runs[-1].end_page > HIGHEST_PAGE:
+            raise _wrong(f"{where}[{at}]", "a run of pages below 52 bits")
     return PageRuns(runs)
 
 
 def _structure(value: object, where: str) -> Structure:
-    if not isinstance(value, dict) or value.get("structure") not in _LAYOUTS:
+    if not isinstance(value, dict):
         raise _wrong(where, "a structure")
+    layout = _LAYOUTS.get(_str(value.get("structure"), where))
+    if layout is None:
+        raise _wrong(where, "a structure that this version knows")
     try:
-        raw = bytes.fromhex(_str(value.get("bytes"), where))
-        return _LAYOUTS[value["structure"]].decode(raw, least=0)
+        return layout.decode(bytes.fromhex(_str(value.get("bytes"), where)), least=0)
     except (ValueError, KdError):
         raise _wrong(where, "the bytes of a structure") from None
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from kdbridge.source import Source
 from kdbridge.target import Kdbg
@@ -28,7 +29,7 @@ _TAG_AT, _KERN_BASE_AT, _MODULE_LIST_AT = 0x10, 0x18, 0x48
 
 async def find_kdbg(source: Source, version: GetVersion64, notes: Notes) -> Kdbg | None:
     """The block in plain, by the first way that leads to one. None: no way did, and notes say what that costs."""
-    candidates = await _listed(source, version, notes)
+    candidates, problem = await _listed(source, version)
     for address, tag in candidates:
         if tag == KDBG_TAG and (found := await block_at(source, address)) is not None:
             notes.found(_STEP, f"at {address:#x}, in the list of debugger data")
@@ -39,16 +40,20 @@ async def find_kdbg(source: Source, version: GetVersion64, notes: Notes) -> Kdbg
                 _STEP, f"at {address:#x}, in the list of debugger data; encoded, and decoded by what it must hold"
             )
             return found
-    async for where, start, data in _regions(source, version):
-        for address in _plain_places(start, data):
-            found = await block_at(source, address)
-            if found is not None and found.block["kern_base"] in (version.kern_base, 0):
-                notes.found(_STEP, f"at {address:#x}, by its tag {where}")
-                return found
-        for address in _encoded_places(start, data, version):
-            if (found := await _encoded(source, address, version)) is not None:
-                notes.found(_STEP, f"at {address:#x}, {where}; encoded, and decoded by what it must hold")
-                return found
+    # Only now: an encoded block hides the links in it, and such a list ends there as it should.
+    if problem:
+        notes.missing("list of debugger data", f"{problem}; searching for the KDBG instead")
+    async with aclosing(_regions(source, version)) as regions:
+        async for where, start, data in regions:
+            for address in _plain_places(start, data):
+                found = await block_at(source, address)
+                if found is not None and found.block["kern_base"] in (version.kern_base, 0):
+                    notes.found(_STEP, f"at {address:#x}, by its tag {where}")
+                    return found
+            for address in _encoded_places(start, data, version):
+                if (found := await _encoded(source, address, version)) is not None:
+                    notes.found(_STEP, f"at {address:#x}, {where}; encoded, and decoded by what it must hold")
+                    return found
     notes.missing(
         _STEP,
         "not found, plain or encoded: no processors' registers in a dump, no memory runs, no bug check parameters",
@@ -56,20 +61,18 @@ async def find_kdbg(source: Source, version: GetVersion64, notes: Notes) -> Kdbg
     return None
 
 
-async def _listed(source: Source, version: GetVersion64, notes: Notes) -> list[tuple[int, int]]:
-    """(address, tag) of the blocks in the list; its head holds two links and is no block."""
+async def _listed(source: Source, version: GetVersion64) -> tuple[list[tuple[int, int]], str]:
+    """(address, tag) of the blocks in the list, and what is wrong with it. Its head holds two links and is no block."""
     head = version.debugger_data_list
     if not head:
-        notes.missing("list of debugger data", "the version packet names none; searching for the KDBG instead")
-        return []
+        return [], "the version packet names none"
     blocks: list[tuple[int, int]] = []
     at = head
     seen = {head}
     for _ in range(_MOST_BLOCKS):
         data = await try_read(source, at, 0x18)
         if data is None:
-            notes.missing("list of debugger data", f"broken at {at:#x}; searching for the KDBG instead")
-            break
+            return blocks, f"broken at {at:#x}"
         link, _, tag = struct.unpack_from("<QQI", data)
         if at != head:
             blocks.append((at, tag))
@@ -80,7 +83,7 @@ async def _listed(source: Source, version: GetVersion64, notes: Notes) -> list[t
             break
         seen.add(link)
         at = link
-    return blocks
+    return blocks, ""
 
 
 async def block_at(source: Source, address: int) -> Kdbg | None:
@@ -146,7 +149,7 @@ async def _encoded(source: Source, address: int, version: GetVersion64) -> Kdbg 
     return None
 
 
-async def _regions(source: Source, version: GetVersion64) -> AsyncIterator[tuple[str, int, bytes]]:
+async def _regions(source: Source, version: GetVersion64) -> AsyncGenerator[tuple[str, int, bytes], None]:
     """Where a KDBG may lie, nearest first: (in words, address, bytes)."""
     if version.ps_loaded_module_list:
         start = max(version.ps_loaded_module_list - _NEIGHBOURHOOD & ~0xFFF, 0)
@@ -161,11 +164,26 @@ async def _regions(source: Source, version: GetVersion64) -> AsyncIterator[tuple
             if scanned >= _MOST_SCANNED:
                 return
             length = min(_CHUNK, start + size - at)
-            data = await try_read(source, at, length)
             scanned += length
-            if data is not None:
-                tail = await try_read(source, at + length, LARGEST_SIZE) or b""
-                yield f"in the kernel's section {name}", at, data + tail
+            for place, data in await _readable(source, at, length):
+                tail = await try_read(source, place + len(data), LARGEST_SIZE) or b""
+                yield f"in the kernel's section {name}", place, data + tail
+
+
+async def _readable(source: Source, start: int, size: int) -> list[tuple[int, bytes]]:
+    """These bytes; where not all of them are there, the pages that are: one that is paged out hides no others."""
+    data = await try_read(source, start, size)
+    if data is not None:
+        return [(start, data)]
+    parts: list[tuple[int, bytes]] = []
+    at = start
+    while at < start + size:
+        length = min(0x1000 - at % 0x1000, start + size - at)
+        data = await try_read(source, at, length)
+        if data is not None:
+            parts.append((at, data))
+        at += length
+    return parts
 
 
 async def _data_sections(source: Source, base: int) -> list[tuple[str, int, int]]:

@@ -8,15 +8,16 @@ over its memory, and the target itself is never written to (dump-formats 5).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from kdbridge.errors import MemoryFault
 from kdbridge.memory.translate import Translator
-from kdbridge.source import Source
+from kdbridge.source import PhysicalMemory, Source
 from kdbridge.target import Target
-from protocol.address import PAGE_SHIFT, PAGE_SIZE
+from protocol.address import PAGE_SHIFT, PAGE_SIZE, PhysicalAddress
 from protocol.arch import Architecture, architecture_of
 
-__all__ = ["Overlay", "frames_of", "overlay_for"]
+__all__ = ["Overlay", "frames_of", "laid_over", "overlay_for"]
 
 _FLAGS = "context_flags"
 
@@ -42,6 +43,12 @@ class Overlay:
         """Lay bytes over a part of one page."""
         self._parts.setdefault(pfn, []).append((offset, data))
 
+    def onto(self, pfn: int, page: bytes) -> bytes:
+        """This page with everything laid over it."""
+        changed = bytearray(page)
+        self.apply(pfn, changed)
+        return bytes(changed)
+
     def apply(self, first_pfn: int, pages: bytearray) -> None:
         """Lay everything that falls into these consecutive pages over them."""
         for pfn in self._parts.keys() & range(first_pfn, first_pfn + (len(pages) >> PAGE_SHIFT)):
@@ -63,46 +70,44 @@ async def overlay_for(source: Source, target: Target) -> Overlay:
             overlay.missing.append(f"registers of processor {processor.number}")
             continue
         data = _whole(processor.context.raw, architecture)
-        if await _place(overlay, translator, processor.context_address, data):
+        if await _place(overlay, translator, source.physical, processor.context_address, data):
             overlay.notes.append(f"CONTEXT of processor {processor.number} at {processor.context_address:#x}")
         else:
             overlay.missing.append(f"registers of processor {processor.number}: its CONTEXT's page was not read")
     if target.kdbg is not None and target.kdbg.encoded:
-        if await _place(overlay, translator, target.kdbg.address, target.kdbg.block.raw):
+        if await _place(overlay, translator, source.physical, target.kdbg.address, target.kdbg.block.raw):
             overlay.notes.append(f"decoded KDBG at {target.kdbg.address:#x}")
         else:
             overlay.missing.append("the decoded KDBG: its page was not read")
     return overlay
 
 
+async def laid_over(dump: Source, target: Target) -> Overlay:
+    """All that a rendering may have laid over the memory of this dump, as the dump has it: CONTEXTs and the KDBG."""
+    if target.kdbg is not None:
+        target = replace(target, kdbg=replace(target.kdbg, encoded=True))
+    return await overlay_for(dump, target)
+
+
 async def frames_of(source: Source, target: Target) -> frozenset[int]:
     """Frames that hold a processor's CONTEXT or the KDBG: the only ones that a rendering may have changed."""
-    overlay = await overlay_for(source, target)
-    frames = set(overlay.frames)
-    architecture = architecture_of(target.version.machine_type)
-    if (
-        architecture is not None
-        and target.kdbg is not None
-        and target.directory_table_base
-        and source.physical is not None
-    ):
-        translator = Translator(source.physical, architecture.paging, target.directory_table_base)
-        for address, _ in _split(target.kdbg.address, target.kdbg.block.raw):
-            found = await translator.translate(address)
-            if found.physical is not None:
-                frames.add(found.physical >> PAGE_SHIFT)
-    return frozenset(frames)
+    return (await laid_over(source, target)).frames
 
 
 def _whole(raw: bytes, architecture: Architecture) -> bytes:
     return raw[: architecture.context.size]
 
 
-async def _place(overlay: Overlay, translator: Translator, address: int, data: bytes) -> bool:
+async def _place(
+    overlay: Overlay, translator: Translator, physical_memory: PhysicalMemory, address: int, data: bytes
+) -> bool:
+    """Lay it over its pages; False, and nothing is laid, where one of them is not mapped or not there."""
     placed: list[tuple[int, int, bytes]] = []
     for start, part in _split(address, data):
         try:
             physical = (await translator.translate(start)).physical
+            if physical is not None:
+                await physical_memory.read(PhysicalAddress(physical), 1)
         except MemoryFault:
             physical = None
         if physical is None:

@@ -28,7 +28,7 @@ from protocol.ntstatus import STATUS_BREAKPOINT
 from .held import HeldPages
 from .overlay import Overlay, overlay_for
 
-__all__ = ["DumpKind", "DumpLayoutChoice", "Rendered", "render"]
+__all__ = ["DumpKind", "DumpLayoutChoice", "Rendered", "context_record", "render"]
 
 _RUN_PAGES = 256
 
@@ -156,7 +156,7 @@ def _header(target: Target, architecture: Architecture, comment: str) -> DumpHea
         bug_check_code=target.bug_check_code or 0,
         bug_check_parameters=target.bug_check_parameters,
         kd_debugger_data_block=target.kdbg.address if target.kdbg is not None else 0,
-        context_record=_context_record(target, architecture),
+        context_record=context_record(target, architecture),
         exception=ExceptionRecord(code, 1, 0, place).encode(64 if architecture.pointer_size == 8 else 32),
         system_time=shared.system_time if shared is not None else None,
         system_up_time=shared.interrupt_time if shared is not None else None,
@@ -169,7 +169,7 @@ def _header(target: Target, architecture: Architecture, comment: str) -> DumpHea
     )
 
 
-def _context_record(target: Target, architecture: Architecture) -> bytes:
+def context_record(target: Target, architecture: Architecture) -> bytes:
     """The stopped processor's registers. kdmp-parser refuses a file whose two copies of MXCSR differ."""
     place = target.stop.program_counter if target.stop is not None else None
     contexts = [processor.context for processor in target.processors if processor.context is not None]
@@ -196,7 +196,8 @@ async def _write(source: HeldPages, plan: DumpPlan, held: PageRuns, overlay: Ove
                 meter.done += len(piece)
             for run, there in _pieces(plan.pages, held):
                 pages = bytearray(source.read_run(run) if there else UNREADABLE_PAGE * run.page_count)
-                overlay.apply(run.base_page, pages)
+                if there:
+                    overlay.apply(run.base_page, pages)
                 file.write(pages)
                 meter.done += len(pages)
                 meter.tell(trio.current_time())

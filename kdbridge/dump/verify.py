@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,11 +11,15 @@ import trio
 from kdbridge.discovery import discover
 from kdbridge.memory.files import DumpFile
 from kdbridge.progress import Meter, ProgressSink
+from kdbridge.snapshot import Snapshot
 from kdbridge.target import Target
 from protocol.address import PAGE_SIZE, PageRun, PageRuns
+from protocol.arch import Architecture, architecture_of
+from protocol.dumpfile.complete import UNREADABLE_PAGE
 from protocol.dumpfile.header import DumpType
 
-from .overlay import frames_of
+from .overlay import laid_over
+from .render import context_record
 
 __all__ = ["PageWitness", "Verified", "verify"]
 
@@ -49,9 +54,9 @@ class Verified:
     pages: int
     compared: int
     differing: tuple[int, ...]
-    """Frames (the first 64) that differ from the witness where nothing was laid over them."""
+    """Frames (the first 64) that differ from the witness elsewhere than where something was laid over them."""
     overlaid: int
-    """Frames that differ because registers or the decoded KDBG were laid over them, as they must be."""
+    """Frames that differ by registers or the decoded KDBG only, which were laid over them, as they must be."""
     problems: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -74,9 +79,10 @@ async def verify(dump: DumpFile, against: PageWitness | None = None, progress: P
         problems.append(
             f"the header says {layout.header.number_processors} processors, KiProcessorBlock {len(target.processors)}"
         )
-    allowed = await frames_of(dump, target)
+    problems += _nonsense(target)
+    laid = await laid_over(dump, target)
     compared = 0
-    overlaid = 0
+    overlaid = marked = 0
     differing: list[int] = []
     if against is not None:
         common = dump.stored & against.held
@@ -87,10 +93,14 @@ async def verify(dump: DumpFile, against: PageWitness | None = None, progress: P
                 data = dump.read_run(piece)
                 for index in range(piece.page_count):
                     compared += 1
-                    if data[index * PAGE_SIZE : (index + 1) * PAGE_SIZE] == against.page(at + index):
+                    page = data[index * PAGE_SIZE : (index + 1) * PAGE_SIZE]
+                    truth = against.page(at + index)
+                    if page == truth:
                         continue
-                    if at + index in allowed:
+                    if truth is not None and laid.onto(at + index, truth) == page:
                         overlaid += 1
+                    elif page == UNREADABLE_PAGE and not isinstance(against, Snapshot):
+                        marked += 1  # the target refused it then; a raw image may have come by another way
                     elif len(differing) < 64:
                         differing.append(at + index)
                 meter.done += piece.page_count * PAGE_SIZE
@@ -100,6 +110,10 @@ async def verify(dump: DumpFile, against: PageWitness | None = None, progress: P
         if extra:
             problems.append(f"{extra} pages of the dump are not in {against.name}")
         notes.append(f"{compared} pages compared with {against.name}")
+        if marked:
+            notes.append(f"{marked} pages are marked as unreadable, and {against.name} has them")
+        if isinstance(against, Snapshot):
+            problems += _not_as_told(layout.header.context_record, target, against)
     return Verified(
         target,
         layout.kind,
@@ -110,3 +124,40 @@ async def verify(dump: DumpFile, against: PageWitness | None = None, progress: P
         tuple(problems),
         tuple(notes),
     )
+
+
+def _nonsense(target: Target) -> Iterator[str]:
+    """Registers that no processor can have had."""
+    architecture = architecture_of(target.version.machine_type)
+    for processor in target.processors:
+        context = processor.context
+        if context is None or architecture is None:
+            continue
+        base = architecture.context_flags_base
+        if context[architecture.context_flags] & base != base:
+            yield f"registers: what lies where processor {processor.number} keeps its CONTEXT is none"
+        elif not all(architecture.paging.is_canonical(context[name]) for name in _places(architecture)):
+            yield f"registers: processor {processor.number} stands at an address that does not exist"
+
+
+def _places(architecture: Architecture) -> tuple[str, str]:
+    return architecture.program_counter, architecture.stack_pointer
+
+
+def _not_as_told(header_context: bytes, found: Target, snapshot: Snapshot) -> Iterator[str]:
+    """Registers and a KDBG that are not what the target gave when the Snapshot was made."""
+    told = snapshot.target
+    architecture = architecture_of(told.version.machine_type)
+    if architecture is None:
+        return
+    size = architecture.context.size
+    given = {processor.number: processor.context for processor in told.processors}
+    for processor in found.processors:
+        truth = given.get(processor.number)
+        if truth is not None and processor.context is not None and processor.context.raw[:size] != truth.raw[:size]:
+            yield f"registers: those of processor {processor.number} are not the ones that the target gave"
+    expected = context_record(told, architecture)
+    if header_context[: len(expected)] != expected:
+        yield "registers: those in the header are not the ones that the target gave"
+    if told.kdbg is not None and found.kdbg is not None and found.kdbg.block.raw != told.kdbg.block.raw:
+        yield "KDBG: it is not the one that the target gave"

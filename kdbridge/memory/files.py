@@ -144,7 +144,7 @@ class DumpFile:
         if self._held is not None or self.layout.kind is not DumpType.FULL:
             return
         marked: list[int] = []
-        for run in self.stored:
+        for run in self.layout.pages.runs():  # not `stored`: runs that touch may lie apart in the file
             for at in range(0, run.page_count, 256):
                 count = min(256, run.page_count - at)
                 offset = self.layout.pages.offset_of(run.base_page + at)
@@ -234,7 +234,7 @@ class DumpFile:
         except (MemoryFault, LayoutError):
             pass
         header = self.layout.header
-        if processor == 0 and any(header.context_record[: layout.size]):
+        if processor == 0 and len(header.context_record) >= layout.size and any(header.context_record[: layout.size]):
             return layout.decode(header.context_record)
         raise TargetRefusedError(f"{self.path} holds no registers of processor {processor}", api="CONTEXT", status=0)
 

@@ -36,7 +36,7 @@ async def kernel_plan(source: Source, target: Target) -> AsyncIterator[PlannedPa
             status=0,
         )
     yield PlannedPages(await vital_pages(source, target), "what a debugger needs to open the dump")
-    translator = Translator(source.physical, architecture.paging, target.directory_table_base)
+    translator = Translator(source.physical, architecture.paging, target.directory_table_base, runs=target.runs)
     tables: list[PageRun] = []
     leaves: list[PageRun] = []
     async for table in walk(translator, architecture.paging.kernel_entries):

@@ -63,8 +63,11 @@ async def vital_pages(source: Source, target: Target) -> PageRuns:
     architecture = architecture_of(target.version.machine_type)
     if architecture is None or target.directory_table_base is None or source.physical is None:
         return PageRuns()
-    translator = Translator(source.physical, architecture.paging, target.directory_table_base)
-    frames: set[int] = {target.directory_table_base >> PAGE_SHIFT}
+    translator = Translator(source.physical, architecture.paging, target.directory_table_base, runs=target.runs)
+    # Each processor's own root: a debugger that switches to a processor walks from there, and warns where it is gone.
+    register = architecture.directory_table_base
+    roots = [p.special_registers[register] for p in target.processors if p.special_registers is not None and register]
+    frames = {(root & architecture.paging.root_mask) >> PAGE_SHIFT for root in (target.directory_table_base, *roots)}
     for address, size in vital_ranges(target, architecture):
         if not address or not architecture.paging.is_canonical(address):
             continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import os
+import re
 import struct
 from collections.abc import Iterable, Iterator
 
@@ -20,6 +21,7 @@ __all__ = ["Coverage", "PageState"]
 _HEADER = struct.Struct("<8sII")
 _MAGIC = b"KDCOVER1"
 _CHUNK = 1 << 20
+_STATES = re.compile(rb"\x01+|\x02+|[^\x00-\x02]")
 
 
 class PageState(enum.IntEnum):
@@ -64,7 +66,14 @@ class Coverage:
         return coverage
 
     def add(self, pfn: int, state: PageState) -> None:
-        """This frame is known now."""
+        """This frame is known now. What was refused once and came later is read; what was read stays read."""
+        known = self.state_of(pfn)
+        if known is state or known is PageState.READ:
+            return
+        if known is PageState.UNREADABLE:
+            no_more = PageRuns([PageRun(pfn, 1)])
+            self._saved[known] = self._saved.get(known, PageRuns()) - no_more
+            self._added[known] = [*(PageRuns(self._added[known]) - no_more)]
         self._recent[pfn] = state
         runs = self._added[state]
         if runs and runs[-1].end_page == pfn:
@@ -121,15 +130,10 @@ def _written(fd: int) -> Iterable[tuple[int, int]]:
 
 
 def _split(chunk: bytes, base: int, name: str) -> Iterator[tuple[PageState, PageRun]]:
-    at = 0
-    while at < len(chunk):
-        value = chunk[at]
-        rest = chunk[at:].lstrip(chunk[at : at + 1])
-        end = len(chunk) - len(rest)
-        if value not in (0, 1, 2):
+    for found in _STATES.finditer(chunk):
+        value = found[0][0]
+        if value > PageState.UNREADABLE:
             raise SnapshotError(
-                f"{name} holds the state {value} at frame {base + at:#x}, which this version does not know"
+                f"{name} holds the state {value} at frame {base + found.start():#x}, which this version does not know"
             )
-        if value:
-            yield PageState(value), PageRun(base + at, end - at)
-        at = end
+        yield PageState(value), PageRun(base + found.start(), len(found[0]))

@@ -102,12 +102,22 @@ class Snapshot:
         except OSError as error:
             raise SnapshotError(f"{path} cannot be made: {error.strerror or error}") from None
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        memory = os.open(path / _MEMORY, flags, 0o600)
-        coverage = os.open(path / _COVERAGE, flags, 0o600)
-        snapshot = cls(path, target, memory, coverage, Coverage.create(coverage), writable=True)
-        snapshot._console = os.open(path / _CONSOLE, flags | os.O_APPEND, 0o600)
-        snapshot._requests = os.open(path / _REQUESTS, flags | os.O_APPEND, 0o600)
-        snapshot.save_target()
+        opened: list[int] = []
+        try:
+            for name, more in ((_MEMORY, 0), (_COVERAGE, 0), (_CONSOLE, os.O_APPEND), (_REQUESTS, os.O_APPEND)):
+                opened.append(os.open(path / name, flags | more, 0o600))
+            memory, coverage, console, requests = opened
+            snapshot = cls(path, target, memory, coverage, Coverage.create(coverage), writable=True)
+        except OSError as error:
+            for fd in opened:
+                os.close(fd)
+            raise SnapshotError(f"{path} cannot be made: {error.strerror or error}") from None
+        snapshot._console, snapshot._requests = console, requests
+        try:
+            snapshot.save_target()
+        except SnapshotError:
+            snapshot.close()
+            raise
         return snapshot
 
     @classmethod
@@ -123,6 +133,7 @@ class Snapshot:
             coverage = os.open(path / _COVERAGE, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             states = Coverage.load(coverage, str(path / _COVERAGE))
             target = target_from_json(_parsed(text, path / _TARGET))
+            _check_length(os.fstat(memory).st_size, states, path / _MEMORY)
         except OSError as error:
             os.close(memory)
             raise SnapshotError(f"{path} is not a Snapshot: {error.strerror or error} ({error.filename})") from None
@@ -178,12 +189,12 @@ class Snapshot:
     def console(self, text: bytes) -> None:
         """Keep what the target printed."""
         if self._console >= 0:
-            os.write(self._console, text)
+            self._append(self._console, text)
 
     def log(self, line: str) -> None:
         """Keep a line of what was asked, found and decided."""
         if self._requests >= 0:
-            os.write(self._requests, (line + "\n").encode())
+            self._append(self._requests, (line + "\n").encode("utf-8", "replace"))
 
     def save_target(self) -> None:
         """Write target.json anew, whole or not at all."""
@@ -223,6 +234,19 @@ class Snapshot:
             raise self._failed(error) from None
         self._buffer.clear()
 
+    def _append(self, fd: int, data: bytes) -> None:
+        try:
+            while data:
+                data = data[os.write(fd, data) :]
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def _read(self, size: int, offset: int) -> bytes:
+        try:
+            return read_at(self._memory, size, offset).ljust(size, b"\0")
+        except OSError as error:
+            raise SnapshotError(f"{self.path / _MEMORY} cannot be read: {error.strerror or error}") from None
+
     def _failed(self, error: OSError) -> SnapshotError:
         return SnapshotError(
             f"{self.path} cannot be written: {error.strerror or error}. What is in it stays; "
@@ -238,15 +262,13 @@ class Snapshot:
         at = pfn - self._buffer_pfn << PAGE_SHIFT
         if 0 <= at < len(self._buffer):
             return bytes(self._buffer[at : at + PAGE_SIZE])
-        data = read_at(self._memory, PAGE_SIZE, pfn << PAGE_SHIFT)
-        return data.ljust(PAGE_SIZE, b"\0")
+        return self._read(PAGE_SIZE, pfn << PAGE_SHIFT)
 
     def read_run(self, run: PageRun) -> bytes:
         """Consecutive pages of which the caller knows that they were read."""
         if self._buffer:
             self._write_out()
-        size = run.page_count << PAGE_SHIFT
-        return read_at(self._memory, size, run.base_page << PAGE_SHIFT).ljust(size, b"\0")
+        return self._read(run.page_count << PAGE_SHIFT, run.base_page << PAGE_SHIFT)
 
     @property
     def held(self) -> PageRuns:
@@ -311,6 +333,13 @@ class Snapshot:
                 if found is not None:
                     return found
         raise TargetRefusedError(f"the Snapshot holds no {what} of processor {number}", api=what, status=0)
+
+
+def _check_length(size: int, states: Coverage, path: Path) -> None:
+    """What coverage calls read must be in the file: a copy that stopped half way must not pass for zeros."""
+    end = states.runs(PageState.READ).end_page << PAGE_SHIFT
+    if size < end:
+        raise SnapshotError(f"{path} has {size} bytes, and pages up to {end} were read: the Snapshot is damaged")
 
 
 def _parsed(text: bytes, path: Path) -> Mapping[str, object]:
