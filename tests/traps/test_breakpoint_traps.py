@@ -143,7 +143,7 @@ async def test_t24_a_machine_continued_from_its_int3_without_moving_stops_there_
 
 async def test_t25_a_continue_keeps_debug_registers_and_trace_range(autojump_clock: object) -> None:
     machine = small_machine()
-    machine.processors[0].set(dr7=0x455)
+    machine.processors[0].set_special(kernel_dr7=0x455)
     client = client_of(stopped_target(machine))
     await client.session.attach(wait=30.0)
     await client.session.resume()
