@@ -14,6 +14,7 @@ from rich.progress import TaskID as RichTask
 from kdbridge.progress import Progress as Look
 from kdbridge.progress import ProgressSink
 
+from .run import say
 from .words import duration, size
 
 __all__ = ["shown_progress"]
@@ -40,11 +41,15 @@ def shown_progress() -> Iterator[ProgressSink]:
             now = trio.current_time()
             if now >= last + _PLAIN_EVERY:
                 last = now
-                print(f"{look.what}: {_line(look)}", file=sys.stderr, flush=True)  # noqa: T201
+                say(f"{look.what}: {_line(look)}")
 
         yield plain
         return
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TextColumn("{task.fields[line]}"))
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[line]}", markup=False),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         tasks: dict[str, RichTask] = {}
 

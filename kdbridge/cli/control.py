@@ -6,13 +6,13 @@ import click
 
 from protocol.state_change import ExceptionChange
 
-from .output import json_option, print_json
+from .output import json_option, print_json, tell
 from .run import open_live, run, say, wait_option
 
 __all__ = ["break_command", "continue_command", "crash_command", "reboot_command"]
 
 
-@click.command("break")
+@click.command("break", short_help="Stop a running machine.")
 @click.argument("target")
 @wait_option
 @json_option
@@ -28,18 +28,21 @@ def break_command(target: str, wait: float, as_json: bool) -> int:
         if as_json:
             print_json({"stopped": True, "program_counter": hex(place), "exception_code": hex(code)})
         else:
-            click.echo(f"stopped at {place:#x}")
+            tell(f"stopped at {place:#x}")
         return 0
 
     return run(main)
 
 
-@click.command("continue")
+@click.command("continue", short_help="Let a stopped machine go on.")
 @click.argument("target")
 @wait_option
 @json_option
 def continue_command(target: str, wait: float, as_json: bool) -> int:
-    """Let a stopped machine go on. If it stands on an int3, it is moved past it first, as WinDbg does."""
+    """Let a stopped machine go on. If it stands on an int3, it is moved past it first, as WinDbg does.
+
+    Exit code 1: it stopped again at once, as it does for ever at the end of a bug check.
+    """
 
     async def main() -> int:
         say("the machine will go on")
@@ -48,15 +51,15 @@ def continue_command(target: str, wait: float, as_json: bool) -> int:
         if as_json:
             print_json({"continued": True, "stopped_again": again})
         elif again:
-            click.echo("it went on, and stopped again at once: the last break of a bug check does that for ever")
+            tell("it went on, and stopped again at once: the last break of a bug check does that for ever")
         else:
-            click.echo("it runs")
+            tell("it runs")
         return 1 if again else 0
 
     return run(main)
 
 
-@click.command("reboot")
+@click.command("reboot", short_help="Restart a stopped machine.")
 @click.argument("target")
 @wait_option
 @json_option
@@ -72,7 +75,7 @@ def reboot_command(target: str, wait: float, as_json: bool) -> int:
     return run(main)
 
 
-@click.command("crash")
+@click.command("crash", short_help="Make a stopped machine bug check, with E2.")
 @click.argument("target")
 @wait_option
 @json_option
@@ -92,7 +95,7 @@ def _told(what: str, acknowledged: bool, as_json: bool) -> int:
     if as_json:
         print_json({what: True, "acknowledged": acknowledged})
     elif acknowledged:
-        click.echo(f"{what}: acknowledged")
+        tell(f"{what}: acknowledged")
     else:
-        click.echo(f"{what}: sent; the machine did not acknowledge it, and may have done it all the same")
+        tell(f"{what}: sent; the machine did not acknowledge it, and may have done it all the same")
     return 0 if acknowledged else 1

@@ -7,10 +7,12 @@ from pathlib import Path
 import click
 
 from kdbridge.dump import DumpKind, DumpLayoutChoice, render
-from kdbridge.errors import DumpError
+from kdbridge.errors import DumpError, UsageError
 from kdbridge.memory.files import DumpFile
 from kdbridge.snapshot import Snapshot
+from kdbridge.transports import is_target
 
+from .asked import check_place, check_rendering
 from .bar import shown_progress
 from .output import json_option, print_json
 from .run import known, open_source, run, say
@@ -19,21 +21,37 @@ from .words import size
 __all__ = ["convert_command"]
 
 
-@click.command("convert")
-@click.argument("source")
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--kind", type=click.Choice([kind.value for kind in DumpKind]), default="complete", show_default=True)
+@click.command("convert", short_help="Make a dump of a Snapshot, or a smaller one of a bigger one.")
+@click.argument("source", metavar="SNAPSHOT|DUMP")
+@click.argument("out", type=click.Path(path_type=Path), metavar="OUT.dmp")
 @click.option(
-    "--layout", type=click.Choice([layout.value for layout in DumpLayoutChoice]), default="auto", show_default=True
+    "--kind",
+    type=click.Choice([kind.value for kind in DumpKind]),
+    default="complete",
+    show_default=True,
+    help="How much memory to write.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice([layout.value for layout in DumpLayoutChoice]),
+    default="auto",
+    show_default=True,
+    help="A complete dump's layout: runs (type 1) up to 42 runs, bitmap (type 5) beyond.",
 )
 @click.option("--comment", default="", metavar="TEXT", help="Comment to write into the dump.")
 @click.option("--partial", is_flag=True, help="Write what there is, even if pages of this kind were never read.")
-@click.option("--force", is_flag=True, help="Overwrite OUT.")
+@click.option("--force", is_flag=True, help="Overwrite OUT.dmp.")
 @json_option
 def convert_command(
     source: str, out: Path, kind: str, layout: str, comment: str, partial: bool, force: bool, as_json: bool
 ) -> int:  # fmt: skip
-    """Make a dump of SOURCE, a Snapshot folder or a dump file, without any target."""
+    """Make a dump of a Snapshot folder or of another dump file, without any target.
+
+    Exit code 1: pages are missing in it, or registers could not be put where a debugger looks for them.
+    """
+    check_rendering(DumpKind(kind), DumpLayoutChoice(layout), comment)
+    if is_target(source):
+        raise UsageError(f"{source} is a target: convert works on what was brought home; `kdbridge dump` brings it")
 
     async def main() -> int:
         async with open_source(source, 1.0) as opened:
@@ -41,6 +59,7 @@ def convert_command(
                 raise DumpError("convert works on what was brought home: a Snapshot or a dump file")
             if isinstance(opened, DumpFile) and opened.path.resolve() == out.resolve():  # noqa: ASYNC240
                 raise DumpError(f"{out} is the source itself")
+            check_place(out, force)
             target = await known(opened)
             with shown_progress() as progress:
                 rendered = await render(
@@ -52,6 +71,10 @@ def convert_command(
             print_json({"path": str(out), "dump_type": rendered.dump_type.value, "size": rendered.size, **counts})
         say(f"{out}: dump type {rendered.dump_type.value} ({rendered.dump_type.name}), {size(rendered.size)}, "
             f"{rendered.pages} pages" + (f", {rendered.missing} missing" if rendered.missing else ""))  # fmt: skip
-        return 1 if rendered.missing or rendered.shortcomings else 0
+        if rendered.unreadable:
+            say(f"{rendered.unreadable} pages could not be read from the target")
+        for text in rendered.shortcomings:
+            say(f"missing: {text}")
+        return 1 if rendered.unreadable or rendered.missing or rendered.shortcomings else 0
 
     return run(main)

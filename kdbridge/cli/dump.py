@@ -9,7 +9,7 @@ import click
 import trio
 
 from kdbridge.dump import DumpKind, DumpLayoutChoice, Rendered, render, verify
-from kdbridge.errors import DumpError, SnapshotError
+from kdbridge.errors import DumpError, SnapshotError, UsageError
 from kdbridge.memory.files import DumpFile
 from kdbridge.opening import OpenTarget
 from kdbridge.plan import Plan, complete_plan, kernel_plan
@@ -18,19 +18,20 @@ from kdbridge.target import Target
 from protocol.address import PAGE_SIZE, PageRuns
 from protocol.errors import KdError
 
+from .asked import check_place, check_rendering, check_runs
 from .bar import shown_progress
-from .output import json_option, print_json, target_document
+from .output import json_option, print_json, target_document, tell
 from .run import Interrupted, open_live, run, say, wait_option
-from .words import duration, size, who_line, why_lines
+from .words import duration, quoted, size, who_line, why_lines
 
 __all__ = ["dump_command"]
 
 _PLANS: dict[DumpKind, Plan] = {DumpKind.COMPLETE: complete_plan, DumpKind.KERNEL: kernel_plan}
 
 
-@click.command("dump")
+@click.command("dump", short_help="Bring home a crash dump of a target.")
 @click.argument("target")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path), metavar="OUT.dmp")
 @click.option(
     "--kind",
     type=click.Choice([kind.value for kind in DumpKind]),
@@ -58,9 +59,9 @@ _PLANS: dict[DumpKind, Plan] = {DumpKind.COMPLETE: complete_plan, DumpKind.KERNE
     "--keep-snapshot",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Keep what was read in this new folder (default: OUT.snapshot, removed when all went well).",
+    help="Keep what was read in this new folder (default: OUT.dmp.snapshot, removed when all went well).",
 )
-@click.option("--force", is_flag=True, help="Overwrite OUT.")
+@click.option("--force", is_flag=True, help="Overwrite OUT.dmp.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be read, and how long it would take.")
 @wait_option
 @json_option
@@ -68,19 +69,15 @@ def dump_command(
     target: str, out: Path, kind: str, layout: str, break_in: bool, then: str, comment: str,
     keep_snapshot: Path | None, force: bool, dry_run: bool, wait: float, as_json: bool,
 ) -> int:  # fmt: skip
-    """Bring home a dump of TARGET into OUT that every Windows debugger opens.
+    """Bring home a crash dump of TARGET into OUT.dmp, for WinDbg and other readers.
 
     The machine is only read from. One that runs is waited for, or stopped with --break-in; at the end it is left as
     it was, unless --then says otherwise. Ctrl-C keeps all that was read.
     """
-    folder = keep_snapshot or out.with_name(out.name + ".snapshot")
-    if out.exists() and not force and not dry_run:
-        raise DumpError(f"{out} exists already; --force overwrites it. The target was not touched.")
-    if folder.exists() and not dry_run:
-        raise SnapshotError(
-            f"{folder} exists already, perhaps of an earlier dump that was interrupted: make a dump of it with "
-            f"`kdbridge convert {folder} {out} --partial`, or remove it. The target was not touched."
-        )
+    folder = keep_snapshot or out.parent / (out.name + ".snapshot")
+    check_rendering(DumpKind(kind), DumpLayoutChoice(layout), comment)
+    if not dry_run:
+        _make_sure(out, folder, kind, force)
 
     async def main() -> int:
         async with open_live(target, wait, break_in=break_in) as opened:
@@ -93,6 +90,7 @@ def dump_command(
                 say(f"  missing: {finding.step}: {finding.text}")
             if dry_run:
                 return await _dry_run(opened, found, DumpKind(kind), rate, as_json)
+            check_runs(DumpLayoutChoice(layout), len(found.runs or ()))
             say(f"reading a {kind} dump into {folder}")
             snapshot = await _capture(opened, folder, DumpKind(kind))
             with snapshot:
@@ -102,6 +100,8 @@ def dump_command(
                 print_json(_document(rendered, found))
             if then != "leave":
                 await _then(opened, then)
+            elif break_in:
+                say(f"the machine is left stopped; `{quoted('kdbridge', 'continue', target)}` lets it go on")
             else:
                 say("the machine is left as it was found: stopped")
             return code
@@ -115,6 +115,26 @@ def dump_command(
         if kept and not dry_run:
             say(kept)
         raise
+
+
+def _make_sure(out: Path, folder: Path, kind: str, force: bool) -> None:
+    """Before the target is touched: there is room for the dump and for the Snapshot."""
+    try:
+        check_place(out, force)
+    except DumpError as error:
+        raise DumpError(f"{error}. The target was not touched.") from None
+    if folder == out:
+        raise UsageError(f"{out} cannot be both the dump and the Snapshot's folder")
+    if Snapshot.is_snapshot(folder):
+        raise SnapshotError(
+            f"{folder} exists already, perhaps of an earlier dump that was interrupted: make a dump of it with "
+            f"`{_convert(folder, out, kind)}`, or remove it. The target was not touched."
+        )
+    if folder.exists():
+        raise SnapshotError(
+            f"{folder} exists already and is no Snapshot: remove it, or name another folder with --keep-snapshot. "
+            "The target was not touched."
+        )
 
 
 async def _capture(opened: OpenTarget, folder: Path, kind: DumpKind) -> Snapshot:
@@ -154,7 +174,7 @@ def _conclude(rendered: Rendered, found: Target, folder: Path, *, kept: bool) ->
         say(f"the Snapshot is in {folder}")
     else:
         shutil.rmtree(folder, ignore_errors=True)
-    say(f"next: kdbridge info {rendered.path}   or, on Windows: windbg -z {rendered.path}")
+    say(f"next: {quoted('kdbridge', 'info', rendered.path)}   or, on Windows: {quoted('windbg', '-z', rendered.path)}")
     return 1 if flawed else 0
 
 
@@ -186,7 +206,7 @@ async def _dry_run(opened: OpenTarget, found: Target, kind: DumpKind, rate: floa
                     "seconds": round(amount / rate)}  # fmt: skip
         print_json({**document, "target": target_document(found)})
     else:
-        click.echo(text)
+        tell(text)
     return 1 if found.shortcomings else 0
 
 
@@ -212,7 +232,13 @@ def _what_is_kept(folder: Path, out: Path, kind: str) -> str:
             pages = snapshot.held.page_count
     except SnapshotError:
         return ""
-    return (
-        f"{pages} pages ({size(pages * PAGE_SIZE)}) are kept in {folder}; "
-        f"`kdbridge convert {folder} {out} --kind {kind} --partial` makes a dump of them"
-    )
+    if not pages:
+        return f"no page is kept; {folder} holds registers and what was found out, and can be removed"
+    how = _convert(folder, out, kind)
+    return f"{pages} pages ({size(pages * PAGE_SIZE)}) are kept in {folder}; `{how}` makes a dump of them"
+
+
+def _convert(folder: Path, out: Path, kind: str) -> str:
+    """The command that makes a dump of what a Snapshot holds."""
+    force = ("--force",) if out.exists() else ()
+    return quoted("kdbridge", "convert", folder, out, "--kind", kind, "--partial", *force)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import click
 
-from .output import json_option, print_json, target_document
+from .output import json_option, print_json, target_document, tell
 from .run import known, open_source, run, wait_option
 from .words import target_lines
 
 __all__ = ["info_command"]
 
 
-@click.command("info")
-@click.argument("source")
+@click.command("info", short_help="Who is it, and why did it stop?")
+@click.argument("source", metavar="TARGET|DUMP|SNAPSHOT")
 @wait_option
 @json_option
 def info_command(source: str, wait: float, as_json: bool) -> int:
     """Who is it, why did it stop, and what could not be found out.
 
-    SOURCE is a target, a dump file or a Snapshot folder. A target is only read from.
+    A target is only read from. Exit code 1: something could not be found out, and is named.
     """
 
     async def main() -> int:
@@ -28,7 +28,7 @@ def info_command(source: str, wait: float, as_json: bool) -> int:
             print_json(target_document(target))
         else:
             for line in target_lines(target):
-                click.echo(line)
+                tell(line)
         return 1 if target.shortcomings else 0
 
     return run(main)

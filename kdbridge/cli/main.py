@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 
 import click
@@ -16,12 +20,13 @@ from .info import info_command
 from .memory import memory_command
 from .ports import ports_command
 from .registers import registers_command
-from .run import Interrupted
+from .run import Interrupted, say
 from .simulate import simulate_command
 from .verify import verify_command
 
 __all__ = ["commands", "main"]
 
+_FILE = 5
 _INTERRUPTED = 130
 _EPILOG = """\b
 TARGET   serial:/dev/ttyUSB0?baud=115200 · COM3 · tcp:HOST:PORT · tcp-listen:HOST:PORT · unix:PATH
@@ -34,12 +39,28 @@ Exit codes: 0 done · 1 done, with shortcomings named · 2 usage · 3 no contact
 """
 
 
-@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Gone(Exception):  # noqa: N818  (nothing went wrong: whoever read our output has what they wanted)
+    """The reader of stdout has gone away. A name of our own, as click has an exit code of its own for this."""
+
+
+class _Verbs(click.Group):
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the verb."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _Gone from None
+
+
+@click.group(
+    cls=_Verbs, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(version("kdbridge"), prog_name="kdbridge")
 def commands() -> None:
     """Take over a Windows machine that has stopped, read it, and bring home a crash dump.
 
-    Nothing writes to, stops, continues or restarts the machine, but --break-in, --then and the verbs named after it.
+    A machine is only read from. What stops, continues, restarts or crashes it is a verb or an option of that name:
+    break, continue, reboot, crash, --break-in, --then.
     """
 
 
@@ -62,22 +83,55 @@ for command in (
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
+    with _streams():
+        code = _run()
+    sys.exit(code)
+
+
+def _run() -> int:
     try:
         code = commands.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        code = _INTERRUPTED
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
-    except (Interrupted, KeyboardInterrupt) as stop:
+        return error.exit_code
+    except Interrupted as stop:
         text = str(stop)
-        click.echo(f"kdbridge: interrupted{f'; {text}' if text else ''}", err=True)
-        code = _INTERRUPTED
+        say(f"kdbridge: interrupted{f'; {text}' if text else ''}")
+        return _INTERRUPTED
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        say("kdbridge: interrupted")
+        return _INTERRUPTED
+    except BaseExceptionGroup as group:
+        # A second Ctrl-C, while the first one was being dealt with.
+        if group.subgroup(KeyboardInterrupt) is None:
+            raise
+        say("kdbridge: interrupted")
+        return _INTERRUPTED
     except KdError as error:
-        click.echo(f"kdbridge: {error}", err=True)
-        code = getattr(error, "exit_code", 4)
-    except BrokenPipeError:
-        # Whoever read our output has gone away: nothing is left to say, and nobody to say it to.
-        sys.stderr.close()
-        code = 0
-    sys.exit(code if isinstance(code, int) else 0)
+        say(f"kdbridge: {error}")
+        return int(getattr(error, "exit_code", 4))
+    except _Gone:
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        say(f"kdbridge: {where}{error.strerror or error}")
+        return _FILE
+    return code if isinstance(code, int) else 0
+
+
+@contextmanager
+def _streams() -> Iterator[None]:
+    """Output to nowhere where there is none; and no complaint from Python's last flush into what was closed."""
+    sys.stdout = sys.stdout or io.StringIO()
+    sys.stderr = sys.stderr or io.StringIO()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # File names and what a target calls its modules need not be in this terminal's alphabet.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    yield
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)

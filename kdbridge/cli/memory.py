@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import click
+import trio
 
 from kdbridge.errors import FileError, MemoryFault, TargetRefusedError, UsageError
 from kdbridge.opening import OpenTarget
+from kdbridge.progress import Meter
 from kdbridge.source import PhysicalMemory, Source, VirtualMemory
 from protocol.address import PAGE_SIZE, format_address, parse_address
 from protocol.errors import LayoutError
 
-from .output import json_option, print_json
+from .bar import shown_progress
+from .output import json_option, print_json, tell
 from .run import open_source, run, say, wait_option
 from .words import hex_lines
 
@@ -28,21 +32,42 @@ def _number(text: str, what: str) -> int:
         raise UsageError(f"{what}: {error.problem}") from None
 
 
-async def _read(memory: VirtualMemory | PhysicalMemory, address: int, length: int) -> tuple[bytes, list[bool]]:
-    """All bytes, page by page, and which of them could be read."""
-    data = bytearray()
-    readable: list[bool] = []
-    while len(data) < length:
-        at = address + len(data)
-        part = min(length - len(data), PAGE_SIZE - (at & PAGE_SIZE - 1))
-        try:
-            got = await memory.read(at, part)  # type: ignore[arg-type]
-            data += got
-            readable += [True] * part
-        except MemoryFault:
-            data += bytes(part)
-            readable += [False] * part
-    return bytes(data), readable
+async def _read(memory: VirtualMemory | PhysicalMemory, address: int, length: int) -> tuple[bytearray, bytearray]:
+    """All bytes, page by page, and for each of them 1 where it could be read."""
+    data, readable = bytearray(), bytearray()
+    with shown_progress() as progress:
+        meter = Meter(progress, "reading", length)
+        while len(data) < length:
+            at = address + len(data)
+            part = min(length - len(data), PAGE_SIZE - (at & PAGE_SIZE - 1))
+            try:
+                data += await memory.read(at, part)  # type: ignore[arg-type]
+                readable += b"\1" * part
+            except MemoryFault:
+                data += bytes(part)
+                readable += bytes(part)
+                meter.unreadable += 1
+            meter.done = len(data)
+            meter.tell(trio.current_time())
+            await trio.lowlevel.checkpoint()
+    return data, readable
+
+
+def _write(output: Path, data: bytes | bytearray) -> None:
+    """Into a new file, whole or not at all."""
+    try:
+        with output.open("xb") as file:
+            try:
+                file.write(data)
+                file.flush()
+            except OSError:
+                with suppress(OSError):
+                    output.unlink()
+                raise
+    except FileExistsError:
+        raise FileError(f"{output} exists already; nothing was overwritten") from None
+    except OSError as error:
+        raise FileError(f"{output} cannot be written: {error.strerror or error}") from None
 
 
 async def _memory(source: Source, physical: bool) -> VirtualMemory | PhysicalMemory:
@@ -57,8 +82,8 @@ async def _memory(source: Source, physical: bool) -> VirtualMemory | PhysicalMem
     return source.physical
 
 
-@click.command("memory")
-@click.argument("source")
+@click.command("memory", short_help="Show memory as a hex dump, or write it to a file.")
+@click.argument("source", metavar="TARGET|DUMP|SNAPSHOT")
 @click.argument("address")
 @click.argument("length")
 @click.option("--physical", is_flag=True, help="ADDRESS is a physical one.")
@@ -76,41 +101,40 @@ def memory_command(
     if not 0 < count <= _LARGEST or start + count > 1 << 64:
         raise UsageError(f"LENGTH {length}: from 1 byte to 1 GiB, and not beyond the end of memory")
 
+    if output is not None and output.exists():
+        raise FileError(f"{output} exists already; nothing was overwritten")
+
     async def main() -> int:
         async with open_source(source, wait) as opened:
             data, readable = await _read(await _memory(opened, physical), start, count)
-        bad = readable.count(False)
+        bad = readable.count(0)
         if output is not None:
-            whole = data[: readable.index(False)] if bad else data
-            try:
-                with output.open("xb") as file:
-                    file.write(whole)
-            except FileExistsError:
-                raise FileError(f"{output} exists already; nothing was overwritten") from None
-            except OSError as error:
-                raise FileError(f"{output} cannot be written: {error.strerror or error}") from None
+            whole = data[: readable.index(0)] if bad else data
+            _write(output, whole)
             say(f"{len(whole)} bytes written to {output}")
+            if as_json:
+                print_json({"address": hex(start), "path": str(output), "written": hex(len(whole)),
+                            "unreadable": _spans(start, readable)})  # fmt: skip
         elif as_json:
             print_json({"address": hex(start), "bytes": data.hex(), "unreadable": _spans(start, readable)})
         else:
             for line in hex_lines(start, data, readable):
-                click.echo(line)
+                tell(line)
         if bad:
-            first = start + readable.index(False)
+            first = start + readable.index(0)
             say(f"{bad} of {count} bytes cannot be read, the first at {format_address(first)}")
         return 1 if bad else 0
 
     return run(main)
 
 
-def _spans(start: int, readable: list[bool]) -> list[list[str]]:
+def _spans(start: int, readable: bytearray) -> list[list[str]]:
     """[address, size] of what could not be read."""
-    spans: list[list[int]] = []
-    for at, good in enumerate(readable):
-        if good:
-            continue
-        if spans and spans[-1][0] + spans[-1][1] == start + at:
-            spans[-1][1] += 1
-        else:
-            spans.append([start + at, 1])
-    return [[hex(at), hex(size)] for at, size in spans]
+    spans: list[list[str]] = []
+    at = readable.find(0)
+    while at >= 0:
+        end = readable.find(1, at)
+        end = len(readable) if end < 0 else end
+        spans.append([hex(start + at), hex(end - at)])
+        at = readable.find(0, end)
+    return spans

@@ -6,7 +6,7 @@ import click
 
 from kdbridge.ports import list_ports
 
-from .output import json_option, print_json
+from .output import json_option, print_json, tell
 
 __all__ = ["ports_command"]
 
@@ -20,10 +20,10 @@ def ports_command(as_json: bool) -> int:
         print_json([port.to_json() for port in ports])
         return 0
     if not ports:
-        click.echo("no serial ports; a USB adapter shows up here as soon as it is plugged in")
+        tell("no serial ports; a USB adapter shows up here as soon as it is plugged in")
     for port in ports:
-        click.echo(f"serial:{port.device}")
+        tell(f"serial:{port.device}")
         for name, value in port.to_json().items():
             if name != "device" and value not in (None, ""):
-                click.echo(f"    {name.replace('_', ' ')}: {value}")
+                tell(f"    {name.replace('_', ' ')}: {value}")
     return 0

@@ -7,21 +7,21 @@ import click
 from kdbridge.errors import TargetRefusedError, UsageError
 from protocol.arch import architecture_of
 
-from .output import json_option, print_json
+from .output import json_option, print_json, tell
 from .run import known, open_source, run, wait_option
 from .words import nearest, register_lines
 
 __all__ = ["registers_command"]
 
 
-@click.command("registers")
-@click.argument("source")
+@click.command("registers", short_help="Registers of one processor, or of all.")
+@click.argument("source", metavar="TARGET|DUMP|SNAPSHOT")
 @click.option("--processor", "-p", type=int, metavar="N", help="Of this processor (default: the one that stopped).")
 @click.option("--all", "all_processors", is_flag=True, help="Of every processor.")
 @wait_option
 @json_option
 def registers_command(source: str, processor: int | None, all_processors: bool, wait: float, as_json: bool) -> int:
-    """Registers of a target, a dump file or a Snapshot, in WinDbg's order."""
+    """Registers of a target, a dump file or a Snapshot, in WinDbg's order. A target is only read from."""
     if processor is not None and all_processors:
         raise UsageError("--processor and --all exclude each other")
 
@@ -33,8 +33,8 @@ def registers_command(source: str, processor: int | None, all_processors: bool, 
             raise TargetRefusedError("this architecture's registers are not known here", api="", status=0)
         counter = architecture.program_counter
         place = target.stop.program_counter if target.stop is not None else None
-        stopped = next((p.number for p in target.processors if p.context and p.context[counter] == place), 0)
-        wanted = stopped if processor is None else processor
+        stopped = next((p.number for p in target.processors if p.context and p.context[counter] == place), None)
+        wanted = (stopped or 0) if processor is None else processor
         chosen = [p for p in target.processors if all_processors or p.number == wanted]
         if not chosen:
             raise UsageError(f"there is no processor {wanted}; this machine has {len(target.processors)}, from 0 on")
@@ -52,13 +52,13 @@ def registers_command(source: str, processor: int | None, all_processors: bool, 
                 ]
             )
         for p in chosen if not as_json else ():
-            click.echo(f"processor {p.number}" + (" (stopped the machine)" if p.number == stopped else ""))
+            tell(f"processor {p.number}" + (" (stopped the machine)" if p.number == stopped else ""))
             if p.context is None:
-                click.echo("  the target gives no registers of it")
+                tell("  the target gives no registers of it")
                 continue
             for line in register_lines(p.context, p.special_registers, architecture):
-                click.echo(line)
-            click.echo(nearest(target, p.context[counter]) or "(in no module)")
+                tell(line)
+            tell(nearest(target, p.context[counter]) or "(in no module)")
         return 0 if all(p.context is not None for p in chosen) else 1
 
     return run(main)

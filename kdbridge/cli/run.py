@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,12 +21,14 @@ from kdbridge.target import Target
 from kdbridge.transports import is_target
 from protocol.conversation import KdEvent, Printed
 
+from .words import harmless
+
 __all__ = ["Interrupted", "known", "open_live", "open_source", "run", "say", "wait_option"]
 
 _T = TypeVar("_T")
 
 wait_option = click.option(
-    "--wait", default=30.0, show_default=True, metavar="SECONDS", help="How long to wait for the target to answer."
+    "--wait", default=30.0, metavar="SECONDS", help="How long to wait for the target to answer (default: 30)."
 )
 
 
@@ -36,8 +37,9 @@ class Interrupted(Exception):  # noqa: N818  (nothing went wrong: the user said 
 
 
 def say(text: str) -> None:
-    """A line for the person at the terminal: never mixed with the output."""
-    click.echo(text, err=True)
+    """A line for the person at the terminal: never mixed with the output, and no reason to stop if nobody reads it."""
+    with suppress(OSError):
+        click.echo(harmless(text, kept="\n\t"), err=True)
 
 
 def run(main: Callable[[], Awaitable[_T]]) -> _T:
@@ -46,16 +48,17 @@ def run(main: Callable[[], Awaitable[_T]]) -> _T:
     failures: list[BaseException] = []
     stopped = False
 
-    async def watch(scope: trio.CancelScope) -> None:
+    async def watch(scope: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
         nonlocal stopped
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
             async for _ in signals:
                 stopped = True
                 scope.cancel()
 
     async def watched() -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch, nursery.cancel_scope)
+            await nursery.start(watch, nursery.cancel_scope)
             try:
                 results.append(await main())
             except trio.Cancelled:
@@ -74,16 +77,13 @@ def run(main: Callable[[], Awaitable[_T]]) -> _T:
 
 def _show_prints(event: KdEvent) -> None:
     if isinstance(event, Printed):
-        text = event.text.decode("utf-8", "replace").replace("\r", "")
-        shown = "".join(c if c.isprintable() or c in "\n\t" else "." for c in text)
-        sys.stderr.write(shown if shown.endswith("\n") else shown + "\n")
-        sys.stderr.flush()
+        say(event.text.decode("utf-8", "replace").replace("\r", "").removesuffix("\n"))
 
 
 @asynccontextmanager
 async def open_live(address: str, wait: float, *, break_in: bool = False) -> AsyncIterator[OpenTarget]:
     """A target, taken over; its prints and what happens are shown as they come."""
-    if wait <= 0:
+    if not wait > 0:
         raise UsageError(f"--wait {wait:g}: nothing can answer in that time")
     say(f"listening on {address}" + (" (a break-in is sent if it runs)" if break_in else ""))
     async with open_target(address, wait=wait, break_in=break_in, report=say, on_event=_show_prints) as target:
@@ -104,6 +104,8 @@ async def open_source(name: str, wait: float) -> AsyncIterator[Source]:
         raise FileError(f"{name} is a folder, but no Snapshot: target.json or coverage is missing in it")
     else:
         with DumpFile(path) as dump:
+            for text in dump.layout.shortcomings:
+                say(f"{name}: {text}")
             yield dump
 
 

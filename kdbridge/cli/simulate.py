@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from kdbridge.errors import FileError, UsageError
+from kdbridge.errors import FileError, TransportOpenError, UsageError
 from kdbridge.positioned import read_at
 from kdbridge.transports.sim import parse_size
 from simulator.errors import SimulationError
@@ -16,6 +16,7 @@ from simulator.scenarios import SCENARIOS, ScenarioOptions, start
 from simulator.serve import run as serve_target
 from simulator.target import KdTarget
 
+from .output import tell
 from .run import Interrupted, run, say
 
 __all__ = ["simulate_command"]
@@ -23,14 +24,16 @@ __all__ = ["simulate_command"]
 _LIST = "\n".join(f"  {scenario.name:18} {scenario.text}" for scenario in SCENARIOS.values())
 
 
-@click.command("simulate", epilog=f"\b\nScenarios:\n{_LIST}")
+@click.command("simulate", short_help="Be a machine that a debugger can take over.", epilog=f"\b\nScenarios:\n{_LIST}")
 @click.argument("what", default="bugcheck", metavar="[SCENARIO|DUMP|RAW]")
 @click.option(
     "--on", "where", required=True, metavar="LINE", help="pty: (or pty:PATH for a link to it), tcp:HOST:PORT, unix:PATH"
 )
-@click.option("--processors", type=click.IntRange(1, 256), metavar="N")
-@click.option("--memory", "memory", metavar="SIZE", help="Such as 256M or 64G; pages nobody wrote cost nothing.")
-@click.option("--content", metavar="SIZE", help="How much of it is filled with data that is not zero.")
+@click.option("--processors", type=click.IntRange(1, 256), metavar="N", help="How many processors it has.")
+@click.option(
+    "--memory", "memory", metavar="SIZE", help="How much memory it has: 256M, 64G. What is not filled costs nothing."
+)
+@click.option("--content", metavar="SIZE", help="How much of it is filled with data that is not zero: 200M.")
 @click.option(
     "--baud", type=click.IntRange(min=50), metavar="N", help="Speed of the line; default: as fast as it goes."
 )
@@ -63,11 +66,13 @@ def simulate_command(
 
         async def main() -> int:
             say(f"{text}; Ctrl-C ends it")
-            await serve_target(target, where, baud, lambda url: click.echo(url), once=once)
+            await serve_target(target, where, baud, tell, once=once)
             return 0
 
         return run(main)
     except SimulationError as error:
+        if isinstance(error.__cause__, OSError):
+            raise TransportOpenError(str(error)) from None
         raise UsageError(str(error)) from None
     except Interrupted:
         return 0
@@ -91,7 +96,10 @@ def _of_file(path: Path) -> tuple[KdTarget, str, int]:
     try:
         size = os.fstat(fd).st_size
         made = machine_of_dump(read, size) if read(0, 4) == b"PAGE" else machine_of_raw(read, size)
-    except (OSError, SimulationError) as error:
+    except OSError as error:
+        os.close(fd)
+        raise FileError(f"{path} cannot be read: {error.strerror or error}") from None
+    except SimulationError as error:
         os.close(fd)
         raise FileError(f"{path}: {error}") from None
     return made.target, made.text, fd

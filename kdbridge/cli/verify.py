@@ -7,17 +7,21 @@ from pathlib import Path
 import click
 
 from kdbridge.dump import verify
+from kdbridge.errors import FileError
 from kdbridge.memory.files import DumpFile, RawImage
 from kdbridge.snapshot import Snapshot
 
 from .bar import shown_progress
-from .output import json_option, print_json
+from .output import json_option, print_json, tell
 from .run import run
 
 __all__ = ["verify_command"]
 
+_LISTED = 64
+"""How many frames `verify` names at most."""
 
-@click.command("verify")
+
+@click.command("verify", short_help="Is a dump whole, and is every page what was read?")
 @click.argument("dump", type=click.Path(path_type=Path))
 @click.option(
     "--against",
@@ -28,6 +32,9 @@ __all__ = ["verify_command"]
 @json_option
 def verify_command(dump: Path, against: Path | None, as_json: bool) -> int:
     """Check DUMP: structure, sizes, bitmap, contexts; and page by page with --against. Exit code 1: it is flawed."""
+
+    if dump.is_dir():
+        raise FileError(f"{dump} is a folder; verify checks a dump file (`kdbridge convert` makes one of a Snapshot)")
 
     async def main() -> int:
         with DumpFile(dump) as opened, shown_progress() as progress:
@@ -43,16 +50,18 @@ def verify_command(dump: Path, against: Path | None, as_json: bool) -> int:
                  "overlaid": checked.overlaid, "problems": list(checked.problems)}
             )  # fmt: skip
             return 0 if checked.good else 1
-        click.echo(f"{dump}: type {checked.dump_type.value} ({checked.dump_type.name}), {checked.pages} pages")
+        tell(f"{dump}: type {checked.dump_type.value} ({checked.dump_type.name}), {checked.pages} pages")
         for note in checked.notes:
-            click.echo(f"  {note}")
+            tell(f"  {note}")
         if checked.overlaid:
-            click.echo(f"  {checked.overlaid} pages differ where registers or a decoded KDBG were laid over them")
+            tell(f"  {checked.overlaid} pages differ where registers or a decoded KDBG were laid over them")
         for problem in checked.problems:
-            click.echo(f"  PROBLEM {problem}")
+            tell(f"  PROBLEM {problem}")
         for pfn in checked.differing:
-            click.echo(f"  PROBLEM frame {pfn:#x} differs")
-        click.echo("good" if checked.good else "not good")
+            tell(f"  PROBLEM frame {pfn:#x} differs")
+        if len(checked.differing) >= _LISTED:
+            tell(f"  PROBLEM only the first {_LISTED} frames that differ are listed; there may be more")
+        tell("good" if checked.good else "not good")
         return 0 if checked.good else 1
 
     return run(main)
@@ -61,6 +70,6 @@ def verify_command(dump: Path, against: Path | None, as_json: bool) -> int:
 def _witness(path: Path) -> Snapshot | DumpFile | RawImage:
     if path.is_dir():
         return Snapshot.open(path)
-    with path.open("rb") if path.is_file() else RawImage(path) as probe:
-        start = probe.read(4) if not isinstance(probe, RawImage) else b""
+    with RawImage(path) as image:
+        start = (image.page(0) or b"")[:4]
     return DumpFile(path) if start == b"PAGE" else RawImage(path)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from kdbridge.target import Target
@@ -15,8 +18,10 @@ from protocol.structure import Structure, StructureLayout
 __all__ = [
     "duration",
     "file_time",
+    "harmless",
     "hex_lines",
     "nearest",
+    "quoted",
     "register_lines",
     "size",
     "target_lines",
@@ -30,6 +35,17 @@ _STATUS = {
     1: "a break-in", 2: "the SysRq key", 3: "a bug check, before its blue screen", 4: "a bug check, at its end",
     5: "a fatal error", 6: "a debug control call", 7: "the debugger's worker",
 }  # fmt: skip
+
+
+def harmless(text: str, kept: str = "") -> str:
+    """The text without what a terminal would obey: control characters and the like, but those `kept`, become dots."""
+    return "".join(c if c.isprintable() or c in kept else "." for c in text)
+
+
+def quoted(*words: object) -> str:
+    """Words as a person can paste them into a shell."""
+    texts = [str(word) for word in words]
+    return subprocess.list2cmdline(texts) if sys.platform == "win32" else shlex.join(texts)
 
 
 def size(count: int | None) -> str:
@@ -157,8 +173,8 @@ def register_lines(context: Structure, special: Structure | None, architecture: 
             yield line(architecture.special_registers, special, row)
 
 
-def hex_lines(address: int, data: bytes, readable: list[bool]) -> Iterator[str]:
-    """A hex dump as WinDbg's `db`; what cannot be read is ??."""
+def hex_lines(address: int, data: bytes | bytearray, readable: Sequence[int]) -> Iterator[str]:
+    """A hex dump as WinDbg's `db`; what cannot be read (0 in `readable`) is ??."""
     for at in range(0, len(data), 16):
         row = data[at : at + 16]
         marks = readable[at : at + 16]
