@@ -3,8 +3,10 @@
 async with kdbridge.open("serial:/dev/ttyUSB0?baud=115200") as target:
     found = await target.discover()
     registers = await target.context(0)
-    memory = await target.virtual.read(0xFFFFF780_00000000, 64)
+    memory = await target.virtual.read(kdbridge.VirtualAddress(0xFFFFF780_00000000), 64)
 """
+
+from protocol.address import PhysicalAddress, VirtualAddress
 
 from .dump import DumpKind, DumpLayoutChoice, render, verify
 from .memory.files import DumpFile, RawImage
@@ -18,8 +20,10 @@ __all__ = [
     "DumpKind",
     "DumpLayoutChoice",
     "OpenTarget",
+    "PhysicalAddress",
     "RawImage",
     "Snapshot",
+    "VirtualAddress",
     "complete_plan",
     "kernel_plan",
     "open",

@@ -37,8 +37,9 @@ from .source import require_architecture
 
 __all__ = ["AttachStep", "CacheType", "MemoryReply", "RequestLog", "Session"]
 
-_LISTEN = 4.0
-"""Seconds to listen before saying anything: longer than a target waits between two tries (kd-protocol 1.12)."""
+_LISTEN = 1.5
+"""Seconds to listen before saying anything. A target that has something to say repeats it about every second
+(kd-protocol 1.13); and the RESET that follows does no harm to one that waits longer between two tries."""
 
 _PROBE_PAUSE = 2.0
 _ALIGN_TRIES = 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 from protocol.link import Discard
 
 from .engine import Engine
+from .transports.stream import ListenTransport
 
 __all__ = ["explain_silence"]
 
@@ -17,13 +18,18 @@ def explain_silence(engine: Engine, *, wait: float, break_in: bool) -> str:
     where = engine.transport.url
     heard = bytes(engine.first_bytes)
     good = engine.messages or any(engine.discards[reason] for reason in _OF_GOOD_PACKETS)
+    if isinstance(engine.transport, ListenTransport) and not engine.transport.connected:
+        return (
+            f"nobody connected to {where} within {wait:g} seconds: start the virtual machine whose serial port leads "
+            "here, or see where it leads."
+        )
     if not heard:
         asked = "RESET and break-in were" if break_in else "RESET was"
-        hint = "" if break_in else " If the machine is running, --break-in stops it."
+        hint = "" if break_in else " One that runs is stopped by --break-in."
         return (
             f"not a single byte came from {where} within {wait:g} seconds, {asked} not answered: "
-            "the machine is off, runs without debugging, is busy writing its own dump, or the cable, port or "
-            f"baud rate on its side is another.{hint}"
+            "the machine runs, is off, was started without debugging, is busy writing its own dump, or the cable, port "
+            f"or baud rate on its side is another.{hint}"
         )
     if not good:
         damaged = engine.discards[Discard.BAD_CHECKSUM] + engine.discards[Discard.BAD_TRAILER]

@@ -82,20 +82,27 @@ class _Open:
 class KdConnection:
     """One conversation with one target, as its debugger."""
 
-    def __init__(self, link: Link, *, reply_timeout: float = 5.0) -> None:
-        """`reply_timeout`: seconds of silence after which an acknowledged request is asked again or given up."""
+    def __init__(self, link: Link, *, reply_timeout: float = 5.0, restart_is_new_life: bool = False) -> None:
+        """`reply_timeout`: seconds of silence after which an acknowledged request is asked again or given up.
+
+        `restart_is_new_life`: on this link a restart that was not asked for means that the machine restarted. What
+        is open then fails, whatever it is: asked again, it would be answered out of another memory.
+        """
         if link.role is not Role.HOST:
             raise LocalProtocolError("a debugger's conversation needs the host's end of a link")
         self._link = link
         self._reply_timeout = reply_timeout
+        self._restart_is_new_life = restart_is_new_life
         self._events: deque[KdEvent] = deque()
-        self._queue: deque[tuple[int, bytes]] = deque()
+        self._queue: deque[tuple[int, bytes, int | None]] = deque()
         self._open: _Open | None = None
         self._next: _Open | None = None
         self._last_byte = float("-inf")
         self._sending_answer = False
         self.state = Conversation.UNKNOWN
         self.change: StateChange | None = None
+        self.life = 1
+        """Goes up with each restart of the machine that the link has told of."""
 
     # ---- asking --------------------------------------------------------------------------------------------
 
@@ -180,14 +187,16 @@ class KdConnection:
         if self._link.idle:
             self._link.send_packet(PacketType.STATE_MANIPULATE, question.request.encode(), now, tries=question.tries)
         else:
-            self._queue.append((PacketType.STATE_MANIPULATE, question.request.encode()))
+            self._queue.append((PacketType.STATE_MANIPULATE, question.request.encode(), question.tries))
 
     def _answer(self, packet_type: PacketType, payload: bytes, now: float) -> None:
         if self._link.idle:
             self._sending_answer = True
             self._link.send_packet(packet_type, payload, now)
         else:
-            self._queue.append((packet_type, payload))
+            # A target asks one thing at a time: of answers that wait, only the newest can still be wanted.
+            self._queue = deque(entry for entry in self._queue if entry[0] == PacketType.STATE_MANIPULATE)
+            self._queue.append((packet_type, payload, None))
 
     def _reply_due(self) -> float | None:
         question = self._open
@@ -212,10 +221,22 @@ class KdConnection:
             self._packet_failed(event, now)
         elif isinstance(event, LinkRestarted):
             self._events.append(event)
-            if self._open is not None and not self._open.waits_for_event:
+            if self._restart_is_new_life and not event.solicited:
+                self._begin_new_life()
+            elif self._open is not None and not self._open.waits_for_event:
                 self._reissue_after_event(self._open, FailureReason.RESTARTED, now)
         elif isinstance(event, Discarded):
             self._events.append(event)
+
+    def _begin_new_life(self) -> None:
+        self.life += 1
+        self.state = Conversation.UNKNOWN
+        self.change = None
+        self._queue.clear()
+        for question in (self._open, self._next):
+            if question is not None and not question.abandoned:
+                self._events.append(RequestFailed(question.request, FailureReason.RESTARTED))
+        self._open = self._next = None
 
     def _packet_acknowledged(self, now: float) -> None:
         if self._sending_answer:
@@ -238,9 +259,9 @@ class KdConnection:
 
     def _send_queued(self, now: float) -> None:
         if self._queue and self._link.idle:
-            packet_type, payload = self._queue.popleft()
+            packet_type, payload, tries = self._queue.popleft()
             self._sending_answer = packet_type != PacketType.STATE_MANIPULATE
-            self._link.send_packet(packet_type, payload, now)
+            self._link.send_packet(packet_type, payload, now, tries=tries)
 
     def _packet(self, event: PacketReceived, now: float) -> None:
         question = self._open
@@ -253,7 +274,8 @@ class KdConnection:
         ):
             # The target says something new, so it went on: only the acknowledge of our continue got lost (T28).
             self._link.imply_acknowledge()
-            self._drain_link(now)
+            self._link.next_event()
+            self._packet_acknowledged(now)
         if event.packet_type == PacketType.STATE_MANIPULATE:
             self._reply(Manipulate.decode(event.payload), now)
         elif event.packet_type == PacketType.STATE_CHANGE64:
@@ -304,6 +326,7 @@ class KdConnection:
             # Its acknowledge got lost. The event of it is not the caller's business: the reply says it all.
             self._link.imply_acknowledge()
             self._link.next_event()
+            self._send_queued(now)
         self.state = Conversation.STOPPED
         self._close(now, OrphanReply(reply) if question.abandoned else Replied(question.request, reply))
 

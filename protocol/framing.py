@@ -124,7 +124,9 @@ class FrameReader:
         if len(buffer) < _HEADER_SIZE:
             return None
         leader, packet_type, count, packet_id, expected_sum = HEADER.unpack_from(buffer)
-        flaw = self._header_flaw(leader, packet_type, count, packet_id, least)
+        # A target that waits for an acknowledge looks at the id alone: the body is not its business (1.9).
+        whole = leader != _DATA or not headers_only
+        flaw = self._header_flaw(leader, packet_type, count, packet_id, least) if whole else None
         if flaw is not None:
             # A host was fooled by payload that looks like a leader: one byte on. A target has eaten the header.
             skip = 1 if self._role is Role.HOST else _HEADER_SIZE

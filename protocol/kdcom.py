@@ -246,8 +246,10 @@ class KdcomLink:
                 self._header_at_target(frame)
             elif target:
                 self._data_at_target(frame)
-            elif self._data_at_host(frame):
-                # What it means may change what the rest of the chunk means: that is read when this was taken.
+            else:
+                self._data_at_host(frame)
+            if not target and self._events and not isinstance(self._events[-1], Discarded):
+                # What is done about it may change what the rest of the chunk means: that is read when it was taken.
                 self._more = True
                 return
 
@@ -278,11 +280,11 @@ class KdcomLink:
             self._synchronized = True
             self._events.append(LinkRestarted(solicited))
 
-    def _data_at_host(self, frame: DataFrame) -> bool:
+    def _data_at_host(self, frame: DataFrame) -> None:
         if frame.flaw is not None:
             self._discard(frame.flaw, frame.payload)
             self._outbox.append(encode_control(PacketType.RESEND))
-            return False
+            return
         packet_id = frame.packet_id & ~SYNC_PACKET_ID
         self._outbox.append(encode_control(PacketType.ACKNOWLEDGE, packet_id))
         if frame.packet_id & SYNC_PACKET_ID:
@@ -290,7 +292,7 @@ class KdcomLink:
             if repeated and self._synchronized and self._expected == packet_id ^ 1:
                 # The target repeats its first packet because our acknowledge was lost; nothing happened since.
                 self._discard(Discard.DUPLICATE, frame.payload)
-                return False
+                return
             known = self._expected is not None
             self._restart_counters()
             self._synchronized = True
@@ -298,11 +300,10 @@ class KdcomLink:
                 self._events.append(LinkRestarted(solicited=False))
         elif self._expected is not None and packet_id != self._expected:
             self._discard(Discard.DUPLICATE, frame.payload)
-            return False
+            return
         self._expected = packet_id ^ 1
         self._last_payload = frame.payload
         self._events.append(PacketReceived(frame.packet_type, frame.packet_id, frame.payload))
-        return True
 
     def _control_at_target(self, frame: ControlFrame, now: float) -> None:
         waiting = self._outstanding

@@ -10,6 +10,8 @@ import enum
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from .packet import PacketType
+
 __all__ = [
     "BreakInSeen",
     "Discard",
@@ -23,6 +25,7 @@ __all__ = [
     "PacketReceived",
     "ResendAsked",
     "Role",
+    "TargetLink",
 ]
 
 
@@ -50,6 +53,15 @@ class Discard(enum.Enum):
     POLLED = "a byte that a running target looked at and threw away"
     MALFORMED_MESSAGE = "a packet whose message makes no sense"
     STALE_REPLY = "a reply to a question that is no longer open"
+    NOT_KDNET = "a datagram that does not begin with MDBG"
+    BAD_DATAGRAM = "a datagram of a size or on a channel that KDNET does not have"
+    NOT_AUTHENTIC = "a datagram that does not authenticate: another key, or a forgery"
+    NO_SESSION = "data before there is a session: its key was agreed with a debugger that is gone"
+    REFLECTED = "a datagram of our own direction"
+    REPLAYED = "a datagram that is no newer than the last one: repeated, or late"
+    OLD_SESSION = "data under the key of the session before this one"
+    OTHER_MACHINE = "a poke of another machine with the same key"
+    STALE_RESPONSE = "a response to none of the last pokes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,4 +181,33 @@ class Link(Protocol):
 
     def handle_timeout(self, now: float) -> None:
         """Time has passed. Harmless when called early."""
+        ...
+
+
+class TargetLink(Link, Protocol):
+    """What a target needs of its end beyond a link: it polls while it runs, and wants one type of packet at a time."""
+
+    def want(self, packet_type: PacketType) -> None:
+        """Which type of packet is waited for; others are acknowledged and ignored."""
+        ...
+
+    def set_polling(self, polling: bool, now: float) -> None:
+        """Running: what comes is kept, and `poll` looks at it piece by piece. Stopped: everything is read."""
+        ...
+
+    @property
+    def polled(self) -> int:
+        """Running: how much waits to be looked at."""
+        ...
+
+    def poll(self) -> bool:
+        """Running: look at the next piece, as at each clock tick. True: it was a break-in byte."""
+        ...
+
+    def give_up(self) -> None:
+        """A new life begins: the machine restarts, and no debugger is known."""
+        ...
+
+    def continue_session(self, next_to_send: int, expected: int) -> None:
+        """Begin in the middle of a conversation with a debugger that is gone, with these packet ids."""
         ...

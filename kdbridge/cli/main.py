@@ -90,7 +90,7 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        code = commands.main(standalone_mode=False)
+        code = commands.main(prog_name="kdbridge", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -18,7 +19,7 @@ from kdbridge.opening import OpenTarget, open_target
 from kdbridge.snapshot import Snapshot
 from kdbridge.source import Source
 from kdbridge.target import Target
-from kdbridge.transports import is_target
+from kdbridge.transports import is_target, parse_target
 from protocol.conversation import KdEvent, Printed
 
 from .words import harmless
@@ -26,6 +27,8 @@ from .words import harmless
 __all__ = ["Interrupted", "known", "open_live", "open_source", "run", "say", "wait_option"]
 
 _T = TypeVar("_T")
+_SCHEME = re.compile(r"[A-Za-z][\w-]+:")
+"""More than one letter before a colon: no drive of Windows, but a scheme, perhaps misspelt."""
 
 wait_option = click.option(
     "--wait", default=30.0, metavar="SECONDS", help="How long to wait for the target to answer (default: 30)."
@@ -103,6 +106,8 @@ async def open_source(name: str, wait: float) -> AsyncIterator[Source]:
     elif path.is_dir():  # noqa: ASYNC240  (one look at a name)
         raise FileError(f"{name} is a folder, but no Snapshot: target.json or coverage is missing in it")
     else:
+        if _SCHEME.match(name) and not path.exists():  # noqa: ASYNC240
+            parse_target(name)  # says which schemes there are
         with DumpFile(path) as dump:
             for text in dump.layout.shortcomings:
                 say(f"{name}: {text}")

@@ -201,7 +201,10 @@ class Snapshot:
         document = json.dumps(target_to_json(self.target), indent=1)
         temporary = self.path / (_TARGET + ".new")
         try:
-            temporary.write_text(document, encoding="utf-8")
+            # It holds registers and addresses: as little for others to read as the memory beside it.
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(document.encode())
             temporary.replace(self.path / _TARGET)
         except OSError as error:
             raise self._failed(error) from None

@@ -13,7 +13,7 @@ from kdbridge.errors import UsageError
 from protocol.errors import KdError
 from simulator.errors import SimulationError
 from simulator.scenarios import RunningScenario, ScenarioOptions, start
-from simulator.wire import Pacer
+from simulator.wire import Wire
 
 __all__ = ["SimTransport", "open_sim", "parse_size"]
 
@@ -37,7 +37,7 @@ class SimTransport:
         self._url = url
         self.running = running
         """The machine, for whoever wants to look behind the line."""
-        self._to_target, self._to_host = Pacer(baud), Pacer(baud)
+        self._wire = Wire(running.target, baud)
 
     @property
     def url(self) -> str:
@@ -52,27 +52,17 @@ class SimTransport:
     async def send(self, data: bytes) -> None:
         """Put bytes on the line."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._to_target.send(data, trio.current_time())
+        self._wire.send(data, trio.current_time())
 
     async def receive(self) -> bytes:
         """The next bytes from the machine, as soon as the line has carried them here."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        target = self.running.target
         while True:
             now = trio.current_time()
-            arrived = self._to_target.arrived(now)
-            if arrived:
-                target.receive_data(arrived, now)
-            due = target.next_timeout()
-            if due is not None and due <= now:
-                target.handle_timeout(now)
-            for chunk in target.data_to_send():
-                self._to_host.send(chunk, now)
-            ready = self._to_host.arrived(now)
+            ready = self._wire.receive(now)
             if ready:
                 return ready
-            times = [target.next_timeout(), self._to_target.next_arrival(), self._to_host.next_arrival()]
-            wake = min((time for time in times if time is not None), default=None)
+            wake = self._wire.next_time(now)
             if wake is None:
                 await trio.sleep_forever()
             else:

@@ -129,6 +129,11 @@ class ListenTransport:
         """Where it listens, and who came."""
         return self._notes
 
+    @property
+    def connected(self) -> bool:
+        """Whether anybody has come."""
+        return self._peer is not None
+
     async def send(self, data: bytes) -> None:
         """Wait for the peer, then write all of it. Raises TransportLostError."""
         await (await self._connected()).send(data)

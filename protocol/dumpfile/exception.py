@@ -33,10 +33,12 @@ class ExceptionRecord:
     def encode(self, bits: Bits) -> bytes:
         """The record; Windows leaves PAGE in parameters that are not counted, and so does this.
 
-        Raises DumpFormatError for more than 15 parameters.
+        Raises DumpFormatError for more than 15 parameters, and for a code that has more than 32 bits.
         """
         if len(self.parameters) > MOST_PARAMETERS:
             raise DumpFormatError(f"an exception has {MOST_PARAMETERS} parameters at most, not {len(self.parameters)}")
+        if not 0 <= self.code < 1 << 32 or not 0 <= self.flags < 1 << 32:
+            raise DumpFormatError(f"an exception's code and flags have 32 bits: {self.code:#x}, {self.flags:#x}")
         layout, width = (_LAYOUT64, 8) if bits == 64 else (_LAYOUT32, 4)
         mask = (1 << 8 * width) - 1
         head = layout.pack(self.code, self.flags, self.record & mask, self.address & mask, len(self.parameters), _UNSET)

@@ -13,6 +13,7 @@ from protocol.errors import DumpFormatError
 
 from .bitmap import (
     BITMAP_HEADER,
+    MOST_BITS,
     BitmapHeader,
     bitmap_bit_count,
     bitmap_chunks,
@@ -78,12 +79,16 @@ def plan_bitmap(
 
     The header's type, runs and size are set here; all else is the caller's. The runs of memory are for information
     in such a dump: they stay unset where a header cannot hold them.
-    Raises DumpFormatError when there is no page to write, or `kind` has no bitmap.
+    Raises DumpFormatError when there is no page to write, `kind` has no bitmap, or memory reaches beyond 32 TiB.
     """
     if not pages:
         raise DumpFormatError("a dump needs at least one page of memory, and there is none")
     bits_offset = header.size + BITMAP_HEADER.size
     bits = bitmap_bit_count(max(memory.end_page, pages.end_page))
+    if bits > MOST_BITS:
+        raise DumpFormatError(
+            f"a bitmap of {bits:#x} bits is not believable: memory ends at frame {memory.end_page:#x}"
+        )
     first = first_page_offset(bits_offset, bits)
     bitmap = BitmapHeader(bits_offset, bits, first, pages.page_count)
     encode_bitmap_header(bitmap, kind)  # refuses other kinds now, not when the file is half written

@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from kdbridge.errors import NoContactError
+from kdbridge.opening import open_target
 from protocol.debug_io import PrintString
 from protocol.manipulate import ApiNumber
 from protocol.packet import encode_data
@@ -60,10 +61,18 @@ async def test_nothing_at_all(autojump_clock: trio.testing.MockClock) -> None:
     assert text.startswith(
         "not a single byte came from serial:/dev/ttyUSB0 within 12.5 seconds, RESET was not answered"
     )
-    assert text.endswith("If the machine is running, --break-in stops it.")
+    assert text.endswith("One that runs is stopped by --break-in.")
     text = await _sentence(_Line(), break_in=True)
     assert "RESET and break-in were not answered" in text
     assert "--break-in" not in text
+
+
+async def test_nobody_connected(autojump_clock: trio.testing.MockClock) -> None:
+    with pytest.raises(NoContactError) as caught:
+        async with open_target("tcp-listen:127.0.0.1:0", wait=3):
+            pass
+    text = str(caught.value)
+    assert text.startswith("nobody connected to tcp-listen:127.0.0.1:") and "within 3 seconds" in text
 
 
 async def test_another_baud_rate(autojump_clock: trio.testing.MockClock) -> None:

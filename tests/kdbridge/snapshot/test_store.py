@@ -339,15 +339,17 @@ def test_the_target_is_written_whole_or_not_at_all(
 ) -> None:
     snapshot = Snapshot.create(tmp_path / "s", target)
 
-    def full(self: Path, *arguments: object, **named: object) -> int:
+    def full(*arguments: object, **named: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(os, "fdopen", full)
     with pytest.raises(SnapshotError, match="No space left"):
         snapshot.save_target()
     monkeypatch.undo()
     snapshot.close()
     assert json.loads((tmp_path / "s" / "target.json").read_text())["schema"] == 1
+    modes = {file.stat().st_mode & 0o777 for file in (tmp_path / "s").iterdir() if file.suffix != ".new"}
+    assert modes == {0o600}, "registers and memory are nobody else's to read"
     with Snapshot.open(tmp_path / "s") as again:
         assert again.target == target
 

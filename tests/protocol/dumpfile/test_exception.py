@@ -36,3 +36,9 @@ def test_too_many_parameters_are_refused() -> None:
         ExceptionRecord(0, 0, 0, 0, (0,) * 16).encode(64)
     with pytest.raises(DumpFormatError, match="cut short"):
         ExceptionRecord.decode(bytes(0x97), 64)
+
+
+@pytest.mark.parametrize("record", [ExceptionRecord(1 << 32, 0, 0, 0), ExceptionRecord(0, 1 << 32, 0, 0)])
+def test_a_code_or_flags_of_more_than_32_bits_are_refused(record: ExceptionRecord) -> None:
+    with pytest.raises(DumpFormatError, match="code and flags have 32 bits"):
+        record.encode(64)

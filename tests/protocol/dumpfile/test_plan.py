@@ -161,6 +161,12 @@ def test_a_dump_of_nothing_is_refused() -> None:
         plan_bitmap(HEADER, _RUNS, _RUNS, DumpType.COMPLETE_RANGES)
 
 
+def test_a_bitmap_that_no_reader_would_believe_is_refused() -> None:
+    far = PageRuns([PageRun(1 << 33, 1)])
+    with pytest.raises(DumpFormatError, match=r"a bitmap of 0x200000040 bits is not believable"):
+        plan_bitmap(HEADER, _RUNS | far, _RUNS, DumpType.BITMAP_FULL)
+
+
 def test_a_32_bit_header_holds_86_runs() -> None:
     header = DumpHeader(bits=32, pae_enabled=False)
     runs = PageRuns(PageRun(2 * n, 1) for n in range(86))
