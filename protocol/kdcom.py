@@ -179,8 +179,6 @@ class KdcomLink:
         if self._outstanding is not None:
             self._acknowledged()
 
-    # ---- target only ---------------------------------------------------------------------------------------
-
     def want(self, packet_type: PacketType) -> None:
         """Target: which type of packet is waited for; others are acknowledged and ignored (1.7 step 14)."""
         self._wanted = packet_type
@@ -219,8 +217,6 @@ class KdcomLink:
         self._expected = expected
         self._ever_acknowledged = True
 
-    # ---- inside --------------------------------------------------------------------------------------------
-
     def _read_frames(self, now: float) -> None:
         target = self.role is Role.TARGET
         self._more = False
@@ -238,10 +234,7 @@ class KdcomLink:
             if isinstance(frame, Rubbish):
                 self._rubbish(frame, now)
             elif isinstance(frame, ControlFrame):
-                if target:
-                    self._control_at_target(frame, now)
-                else:
-                    self._control_at_host(frame, now)
+                (self._control_at_target if target else self._control_at_host)(frame, now)
             elif isinstance(frame, HeaderFrame):
                 self._header_at_target(frame)
             elif target:
@@ -260,10 +253,9 @@ class KdcomLink:
                 self._acknowledged()
             else:
                 self._discard(Discard.STRAY_ACKNOWLEDGE, encode_control(frame.packet_type, frame.packet_id))
-        elif frame.packet_type == PacketType.RESEND:
-            if waiting is None:
-                self._discard(Discard.UNWANTED_TYPE, encode_control(frame.packet_type, frame.packet_id))
-                return
+        elif frame.packet_type == PacketType.RESEND and waiting is None:
+            self._discard(Discard.UNWANTED_TYPE, encode_control(frame.packet_type, frame.packet_id))
+        elif frame.packet_type == PacketType.RESEND and waiting is not None:
             waiting.resends += 1
             if waiting.resends > _MOST_RESENDS:
                 self._fail(waiting)

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from .errors import RemoteProtocolError
+from .errors import LocalProtocolError, RemoteProtocolError
 
 __all__ = [
     "HEADER_SIZE",
@@ -128,8 +128,11 @@ class UnionLayout:
         return dict(zip(self.fields, self._struct.unpack_from(union), strict=True))
 
     def encode(self, values: Mapping[str, int], base: bytes = bytes(40)) -> bytes:
-        """Lay all fields over `base`; fields that are not named keep what base has."""
+        """Lay all fields over `base`; fields that are not named keep what base has. LocalProtocolError for others."""
         merged = {**self.decode(base), **values}
+        if len(merged) > len(self.fields):
+            unknown = ", ".join(sorted(values.keys() - set(self.fields)))
+            raise LocalProtocolError(f"no field {unknown} in this union: it has {', '.join(self.fields)}")
         return self._struct.pack(*(merged[field] for field in self.fields)) + base[self._struct.size :]
 
 

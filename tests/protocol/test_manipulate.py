@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.errors import RemoteProtocolError
+from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.manipulate import (
     HEADER_SIZE,
     LARGEST_TRANSFER,
@@ -183,3 +183,8 @@ def test_every_truncation_is_a_message_or_the_peer_s_mistake() -> None:
                 Manipulate.decode(payload[:size])
         else:
             assert Manipulate.decode(payload[:size]).data == b"abcd"[: size - HEADER_SIZE]
+
+
+def test_a_field_that_a_union_does_not_have_is_our_own_mistake() -> None:
+    with pytest.raises(LocalProtocolError, match="no field adress"):
+        Manipulate.request(ApiNumber.READ_VIRTUAL_MEMORY, adress=1)
