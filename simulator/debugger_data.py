@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from protocol.layouts.kdbg import KDBG_TAG, KDDEBUGGER_DATA64, KdbgKey, encode_block, parse_kdbg
 from protocol.structure import Structure
 
+from .pe import Variable
 from .processors import PCR_PRCB
 from .profile import KernelProfile
 
 __all__ = ["PROCESSOR_SLOTS", "DebuggerData", "build_debugger_data", "kernel_variables"]
-
-from .pe import Variable
 
 PROCESSOR_SLOTS = 257
 """Entries of KiProcessorBlock: one for every processor there can be, and a null that ends the list."""

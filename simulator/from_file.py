@@ -6,34 +6,38 @@ memory alone: the machine has one processor without registers, and answers physi
 
 from __future__ import annotations
 
-import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRun, PageRuns
 from protocol.arch import AMD64, MachineType
 from protocol.dumpfile import parse_layout
 from protocol.dumpfile.complete import UNREADABLE_PAGE
+from protocol.dumpfile.layout import ReadFile
 from protocol.errors import DumpFormatError, LayoutError
 from protocol.kdcom import KdcomLink
 from protocol.layouts.kdbg import LARGEST_SIZE, parse_kdbg
 from protocol.layouts.version import GetVersion64
 from protocol.link import LinkTimers, Role
+from protocol.ntstatus import STATUS_BREAKPOINT
 from protocol.structure import Structure
 
 from .errors import SimulationError
+from .events import Event, Stop
 from .image import MemoryImage, PageBacking
 from .machine import Behaviour, Machine, VirtualProcessor
-from .paging import translate
-from .target import Event, KdTarget, Stop
+from .paging import read_virtual, translate
+from .target import KdTarget
 
 __all__ = ["FileMachine", "machine_of_dump", "machine_of_raw"]
 
 _MOST_PROCESSORS = 2048
-_SPECIAL_SIZE = 0xF0
+_LARGEST_SPECIAL, _LEAST_SPECIAL = 0xF0, 0xD8
 _VERSION_FLAGS = 0x47
-ReadFile = Callable[[int, int], bytes]
+_KPCR_PRCB = 0x180
+_EXCEPTION_ADDRESS = 0x10
+_TARGET_TRIES = 20
 
 
 @dataclass(slots=True)
@@ -63,22 +67,24 @@ def machine_of_dump(read: ReadFile, size: int) -> FileMachine:
 
     runs = PageRuns(layout.pages.runs())
     image = MemoryImage(runs, backings=(PageBacking(runs, page),))
-    root = header.directory_table_base & AMD64.paging.root_mask
-    memory = _Memory(image, root)
+    memory = _Memory(image, header.directory_table_base & AMD64.paging.root_mask)
     block = _block(memory, header.kd_debugger_data_block)
-    base = block["kern_base"] if block is not None else 0
-    processors = _processors(memory, block, header.context_record, root)
+    processors = list(_processors(memory, block)) if block is not None else []
+    if not processors:
+        context = header.context_record[: AMD64.context.size].ljust(AMD64.context.size, b"\0")
+        special = AMD64.special_registers.encode({"cr3": memory.root})
+        processors = [VirtualProcessor(0, context, special, 0, 0, 0)]
     version = GetVersion64(
         header.major_version & 0xFFFF, header.minor_version & 0xFFFF, 6, 2, _VERSION_FLAGS, MachineType.AMD64,
-        0x0C, 3, 0x31, 0, base, header.ps_loaded_module_list, _list_head(block, header.kd_debugger_data_block),
+        0x0C, 3, 0x31, 0, block["kern_base"] if block is not None else 0, header.ps_loaded_module_list,
+        _list_head(block, header.kd_debugger_data_block),
     )  # fmt: skip
-    place = int.from_bytes(header.exception[0x10:0x18], "little")
+    place = int.from_bytes(header.exception[_EXCEPTION_ADDRESS : _EXCEPTION_ADDRESS + 8], "little")
     stopped = next((p.number for p in processors if p.program_counter == place), 0)
-    code = int.from_bytes(header.exception[:4], "little") or 0x80000003
-    stop: Event = Stop(code=code, again=True)
-    machine = Machine(image, lambda cr3, address: translate(image, cr3, address), version, processors, current=stopped)
+    code = int.from_bytes(header.exception[:4], "little") or STATUS_BREAKPOINT
+    target = _target(image, version, processors, Behaviour(), stopped, Stop(code=code, again=True))
     text = f"a dump of Windows build {header.minor_version}, {len(processors)} processors, {runs.page_count} pages"
-    return FileMachine(_target(machine, stop), text)
+    return FileMachine(target, text)
 
 
 def machine_of_raw(read: ReadFile, size: int) -> FileMachine:
@@ -90,33 +96,45 @@ def machine_of_raw(read: ReadFile, size: int) -> FileMachine:
     context = AMD64.context.encode({"context_flags": AMD64.context_flags_all, "seg_cs": 0x10, "seg_ss": 0x18})
     processor = VirtualProcessor(0, context, AMD64.special_registers.encode({}), 0, 0, 0)
     version = GetVersion64(0xF, 1, 6, 2, _VERSION_FLAGS, MachineType.AMD64, 0x0C, 3, 0x31, 0, 0, 0, 0)
-    behaviour = Behaviour(refuse_page_zero=False)
-    machine = Machine(image, lambda cr3, address: translate(image, cr3, address), version, [processor], behaviour)
-    return FileMachine(_target(machine, Stop(again=True)), f"a raw image of {runs.page_count} pages")
+    target = _target(image, version, [processor], Behaviour(refuse_page_zero=False), 0, Stop(again=True))
+    return FileMachine(target, f"a raw image of {runs.page_count} pages")
 
 
-def _target(machine: Machine, stop: Event) -> KdTarget:
-    return KdTarget(machine, KdcomLink(Role.TARGET, LinkTimers(tries=20)), script=deque([stop]))
+def _target(
+    image: MemoryImage,
+    version: GetVersion64,
+    processors: list[VirtualProcessor],
+    behaviour: Behaviour,
+    stopped: int,
+    stop: Event,
+) -> KdTarget:
+    """A target that stands at this stop, also after it was restarted: a file has no other moment to show."""
+    states = [(part.context, part.special_registers) for part in processors]
+
+    def make() -> Machine:
+        memory = image.copy()
+        for part, (context, special) in zip(processors, states, strict=True):
+            part.context, part.special_registers = context, special
+        return Machine(
+            memory, lambda root, at: translate(memory, root, at), version, processors, behaviour, current=stopped
+        )
+
+    def restart() -> tuple[Machine, deque[Event]]:
+        return make(), deque([stop])
+
+    link = KdcomLink(Role.TARGET, LinkTimers(tries=_TARGET_TRIES))
+    return KdTarget(make(), link, script=deque([stop]), restart=restart)
 
 
+@dataclass(frozen=True, slots=True)
 class _Memory:
     """Virtual reads through the dump's own page tables."""
 
-    def __init__(self, image: MemoryImage, root: int) -> None:
-        self.image = image
-        self.root = root
+    image: MemoryImage
+    root: int
 
     def read(self, address: int, size: int) -> bytes | None:
-        parts: list[bytes] = []
-        while size > 0:
-            length = min(size, PAGE_SIZE - (address & PAGE_SIZE - 1))
-            physical = translate(self.image, self.root, address)
-            data = None if physical is None else self.image.read(physical, length)
-            if data is None:
-                return None
-            parts.append(data)
-            address, size = address + length, size - length
-        return b"".join(parts)
+        return read_virtual(self.image, self.root, address, size)
 
     def pointer(self, address: int) -> int:
         return int.from_bytes(self.read(address, 8) or b"", "little")
@@ -138,26 +156,25 @@ def _list_head(block: Structure | None, address: int) -> int:
     return block["flink"] if block is not None and block["flink"] else address
 
 
-def _processors(memory: _Memory, block: Structure | None, header_context: bytes, root: int) -> list[VirtualProcessor]:
-    processors: list[VirtualProcessor] = []
-    array = memory.read(block["ki_processor_block"], 8 * _MOST_PROCESSORS) if block is not None else None
-    if array is None and block is not None:
-        array = memory.read(block["ki_processor_block"], 8 * 64) or memory.read(block["ki_processor_block"], 8)
-    for (prcb,) in struct.iter_unpack("<Q", array or b""):
-        if block is None or not prcb >> 47:
-            break
-        place = prcb + block["offset_prcb_proc_state_context"]
-        if block.has("offset_prcb_max_breakpoints") and block["offset_prcb_context"]:
+def _processors(memory: _Memory, block: Structure) -> Iterator[VirtualProcessor]:
+    """Processors as far as the dump has them: the first one that cannot be read ends the list."""
+    offset_context, offset_special = (
+        block["offset_prcb_proc_state_context"],
+        block["offset_prcb_proc_state_special_reg"],
+    )
+    room = offset_context - offset_special
+    special_size = room if _LEAST_SPECIAL <= room <= _LARGEST_SPECIAL else _LEAST_SPECIAL
+    for number in range(_MOST_PROCESSORS):
+        prcb = memory.pointer(block["ki_processor_block"] + 8 * number)
+        if not prcb >> 47:
+            return
+        place = prcb + offset_context
+        if block["offset_prcb_context"]:
             place = memory.pointer(prcb + block["offset_prcb_context"])
         context = memory.read(place, AMD64.context.size)
-        special = memory.read(prcb + block["offset_prcb_proc_state_special_reg"], _SPECIAL_SIZE)
+        special = memory.read(prcb + offset_special, special_size)
         if context is None or special is None:
-            break
+            return
         thread = memory.pointer(prcb + block["offset_prcb_current_thread"])
-        pcr = prcb - (block["offset_pcr_contained_prcb"] or 0x180)
-        processors.append(VirtualProcessor(len(processors), context, special, pcr, prcb, thread))
-    if not processors:
-        special = AMD64.special_registers.encode({"cr3": root})
-        context = header_context[: AMD64.context.size].ljust(AMD64.context.size, b"\0")
-        processors.append(VirtualProcessor(0, context, special, 0, 0, 0))
-    return processors
+        pcr = prcb - (block["offset_pcr_contained_prcb"] or _KPCR_PRCB)
+        yield VirtualProcessor(number, context, special, pcr, prcb, thread)

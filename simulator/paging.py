@@ -12,7 +12,7 @@ from protocol.address import PAGE_SHIFT, PAGE_SIZE
 from .errors import SimulationError
 from .image import MemoryImage
 
-__all__ = ["GIB", "KERNEL_SLOTS", "MIB2", "PAGE_SIZES", "Mapping", "PageTables", "PteFlag", "translate"]
+__all__ = ["GIB", "KERNEL_SLOTS", "MIB2", "PAGE_SIZES", "Mapping", "PageTables", "PteFlag", "read_virtual", "translate"]
 
 MIB2 = 1 << 21
 GIB = 1 << 30
@@ -79,6 +79,20 @@ def translate(image: MemoryImage, root: int, address: int) -> int | None:
             offset = (1 << shift) - 1
             return entry & _FRAME & ~offset | address & offset
     return None
+
+
+def read_virtual(image: MemoryImage, root: int, address: int, size: int) -> bytes | None:
+    """Memory by virtual address; None where not all of it is there."""
+    parts: list[bytes] = []
+    while size > 0:
+        length = min(size, PAGE_SIZE - (address & PAGE_SIZE - 1))
+        physical = translate(image, root, address)
+        data = None if physical is None else image.read(physical, length)
+        if data is None:
+            return None
+        parts.append(data)
+        address, size = address + length, size - length
+    return b"".join(parts)
 
 
 class PageTables:

@@ -18,6 +18,7 @@ _MACHINE = 0x8664
 _HEADER_AT = 0x100
 _CODE, _READ, _WRITE = 0x6800_0020, 0x4800_0040, 0xC800_0040
 _DISCARDABLE = 0x0200_0000
+_EXECUTABLE, _DLL = 0x22, 0x2022
 _EXPORT, _EXCEPTION, _DEBUG, _IAT = 0, 3, 6, 12
 
 
@@ -233,8 +234,9 @@ def _headers(plan: ImagePlan, directories: Mapping[int, tuple[int, int]]) -> byt
     data = bytearray(PAGE_SIZE)
     data[:2] = b"MZ"
     struct.pack_into("<I", data, 0x3C, _HEADER_AT)
+    kind = _DLL if spec.file_name.lower().endswith(".dll") else _EXECUTABLE
     file_header = struct.pack(
-        "<4sHHIIIHH", b"PE\0\0", _MACHINE, len(plan.sections), spec.time_date_stamp, 0, 0, 240, 0x22
+        "<4sHHIIIHH", b"PE\0\0", _MACHINE, len(plan.sections), spec.time_date_stamp, 0, 0, 240, kind
     )
     text = plan.sections[0]
     optional = struct.pack("<HBBIIIII", 0x20B, 14, 20, text.size, plan.size, 0, plan.entry_rva, text.rva)

@@ -13,13 +13,20 @@ from .profile import KernelProfile
 from .space import KernelSpace
 from .stacks import LoadedImages, StackFrame
 
-__all__ = ["PCR_PRCB", "DescriptorTables", "SimulatedProcessor", "build_descriptor_tables", "lay_processor"]
+__all__ = [
+    "PCR_PRCB",
+    "DescriptorTables",
+    "SimulatedProcessor",
+    "build_descriptor_tables",
+    "lay_processor",
+    "special_values",
+]
 
 PCR_PRCB = 0x180
 """KPCR.Prcb: the KPRCB is embedded (kd-protocol 5.5)."""
 
-GDT_LIMIT, IDT_LIMIT, TSS_SELECTOR, TSS_LIMIT = 0x7F, 0xFFF, 0x40, 0x67
-MHZ = 2904
+_GDT_LIMIT, _IDT_LIMIT, _TSS_SELECTOR, _TSS_LIMIT = 0x7F, 0xFFF, 0x40, 0x67
+_MHZ = 2904
 
 _DESCRIPTORS = {
     0x10: 0x00209B0000000000,  # kernel code, 64 bits
@@ -85,15 +92,15 @@ def build_descriptor_tables(space: KernelSpace, images: LoadedImages, interrupt_
     """GDT, IDT and TSS in one block: two pages for the IDT and its neighbours, as a real kernel lays them."""
     block = space.nonpaged.allocate(2 * PAGE_SIZE, b"GDT ", PAGE_SIZE)
     gdt, tss, idt = block, block + 0x80, block + PAGE_SIZE
-    table = bytearray(GDT_LIMIT + 1)
+    table = bytearray(_GDT_LIMIT + 1)
     for selector, descriptor in _DESCRIPTORS.items():
         struct.pack_into("<Q", table, selector, descriptor)
-    low = TSS_LIMIT | (tss & 0xFFFFFF) << 16 | 0x8B << 40 | (tss >> 24 & 0xFF) << 56
-    struct.pack_into("<QQ", table, TSS_SELECTOR, low, tss >> 32)
+    low = _TSS_LIMIT | (tss & 0xFFFFFF) << 16 | 0x8B << 40 | (tss >> 24 & 0xFF) << 56
+    struct.pack_into("<QQ", table, _TSS_SELECTOR, low, tss >> 32)
     space.write(gdt, bytes(table))
-    state = bytearray(TSS_LIMIT + 1)
+    state = bytearray(_TSS_LIMIT + 1)
     struct.pack_into("<Q", state, 4, interrupt_stack)
-    struct.pack_into("<H", state, 0x66, TSS_LIMIT + 1)
+    struct.pack_into("<H", state, 0x66, _TSS_LIMIT + 1)
     space.write(tss, bytes(state))
     gates = bytearray()
     for vector in range(256):
@@ -116,11 +123,11 @@ def special_values(
         "cr4": 0x6F8,
         "kernel_dr6": 0xFFFF0FF0,
         "kernel_dr7": 0x400,
-        "gdtr_limit": GDT_LIMIT,
+        "gdtr_limit": _GDT_LIMIT,
         "gdtr_base": tables.gdt,
-        "idtr_limit": IDT_LIMIT,
+        "idtr_limit": _IDT_LIMIT,
         "idtr_base": tables.idt,
-        "tr": TSS_SELECTOR,
+        "tr": _TSS_SELECTOR,
         "mx_csr": 0x1F80,
         "cr8": level,
         "msr_gs_base": pcr,
@@ -153,7 +160,7 @@ def lay_processor(
     space.write_qwords(pcr + 0x38, tables.idt)
     space.write_qwords(prcb + 0x08, thread.address, 0, idle_thread)
     space.write(prcb + layout.number, number.to_bytes(layout.number_size, "little"))
-    space.write(prcb + layout.mhz, struct.pack("<I", MHZ))
+    space.write(prcb + layout.mhz, struct.pack("<I", _MHZ))
     space.write(prcb + layout.cpu_type, b"\x06\x01\x09\x9e")
     space.write(prcb + layout.vendor_string, b"GenuineIntel\0")
     space.write_qwords(prcb + layout.dpc_stack, interrupt_stack)

@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["PROFILES", "EprocessLayout", "KernelProfile", "KthreadLayout", "PrcbLayout", "profile_for"]
+__all__ = [
+    "PROFILES",
+    "EprocessLayout",
+    "KernelProfile",
+    "KthreadLayout",
+    "PrcbLayout",
+    "kdbg_size_for",
+    "profile_for",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +193,7 @@ _WIN11 = KernelProfile(
 PROFILES = (_NT52, _WIN7, _WIN81, _WIN10, _WIN11)
 """Oldest first."""
 
-KDBG_SIZES = ((3790, 0x318), (6000, 0x328), (6001, 0x330), (7600, 0x340), (9200, 0x360), (14393, 0x368),
+_KDBG_SIZES = ((3790, 0x318), (6000, 0x328), (6001, 0x330), (7600, 0x340), (9200, 0x360), (14393, 0x368),
               (17763, 0x380), (22000, 0x390), (22621, 0x3A0))  # fmt: skip
 """Size of the KDBG by the first build that has it (kd-protocol 6.2)."""
 
@@ -197,4 +205,4 @@ def profile_for(build: int) -> KernelProfile:
 
 def kdbg_size_for(build: int) -> int:
     """How long this build's KDBG is."""
-    return next((size for first, size in reversed(KDBG_SIZES) if build >= first), KDBG_SIZES[0][1])
+    return next((size for first, size in reversed(_KDBG_SIZES) if build >= first), _KDBG_SIZES[0][1])

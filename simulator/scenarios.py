@@ -13,11 +13,13 @@ from protocol.ntstatus import STATUS_BREAKPOINT, STATUS_SUCCESS
 from protocol.packet import INITIAL_PACKET_ID
 from protocol.state_change import ExceptionChange, LoadSymbols
 
+from .breaks import broken_in, crashed_on_request, first_break, last_break
 from .errors import SimulationError
 from .image import MemoryImage
 from .kernel import BugCheck, KernelOptions, SimulatedKernel, build_kernel
 from .machine import Behaviour, Machine, VirtualProcessor
 from .paging import translate
+from .running import executes
 from .target import Activity, Ask, Event, KdTarget, Load, OpenFile, Print, Quiet, Stop
 
 __all__ = ["SCENARIOS", "RunningScenario", "Scenario", "ScenarioOptions", "machine_of", "start"]
@@ -25,7 +27,9 @@ __all__ = ["SCENARIOS", "RunningScenario", "Scenario", "ScenarioOptions", "machi
 _FIRST_API = 0x3130
 _TARGET_TRIES = 20
 _DUMP_SECONDS = 3.0
-_FINAL_STATUS = 4
+_FIRMWARE_SECONDS = 2.0
+_FIRMWARE = b"\x1b[2J\x1b[01;01HPlatform firmware 2.10\r\nBooting from disk ...\r\n"
+"""What a reset machine writes to the port before its kernel has it (kd-protocol 3.18)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +110,22 @@ def start(name: str, options: ScenarioOptions | None = None) -> RunningScenario:
         replace(scenario.kernel, seed=asked.seed, **{k: v for k, v in wishes.items() if v is not None})  # type: ignore[arg-type]
     )
 
-    def restart() -> tuple[Machine, deque[Event]]:
-        return machine_of(kernel, scenario.behaviour), deque(_boot(kernel))
-
-    link = KdcomLink(Role.TARGET, LinkTimers(tries=_TARGET_TRIES))
     target = KdTarget(
-        machine_of(kernel, scenario.behaviour), link, script=deque(scenario.script(kernel)), restart=restart
+        machine_of(kernel, scenario.behaviour),
+        KdcomLink(Role.TARGET, LinkTimers(tries=_TARGET_TRIES)),
+        script=deque(scenario.script(kernel)),
+        break_in=broken_in(kernel),
+        crash=crashed_on_request(kernel),
+        step=executes(kernel) if kernel.bug_check[0] == 0 else None,
     )
+
+    def restart() -> tuple[Machine, deque[Event]]:
+        """The same machine, started anew: nothing of the crash is left in its memory."""
+        again = build_kernel(replace(kernel.options, stop="running", debugger_attached=True))
+        target.break_in, target.crash, target.step = broken_in(again), crashed_on_request(again), executes(again)
+        return machine_of(again, scenario.behaviour), deque([Quiet(_FIRMWARE_SECONDS, _FIRMWARE), *_boot(again)])
+
+    target.restart = restart
     if scenario.begin is not None:
         scenario.begin(target)
     return RunningScenario(scenario, kernel, target, kernel.image)
@@ -136,11 +149,12 @@ def _fatal_text(kernel: SimulatedKernel) -> list[Event]:
     ]
 
 
-def _attached(kernel: SimulatedKernel) -> list[Event]:
-    def last_break(machine: Machine) -> None:
-        machine.stopped_processor.set(rcx=_FINAL_STATUS, rip=kernel.symbols["DbgBreakPointWithStatus"])
+def _first_break(kernel: SimulatedKernel) -> list[Event]:
+    return [Stop(apply=first_break(kernel)), Quiet(_DUMP_SECONDS), Stop(apply=last_break(kernel), again=True)]
 
-    return [*_fatal_text(kernel), Stop(), Quiet(_DUMP_SECONDS), Stop(apply=last_break, again=True)]
+
+def _attached(kernel: SimulatedKernel) -> list[Event]:
+    return [*_fatal_text(kernel), *_first_break(kernel)]
 
 
 def _in_the_middle(target: KdTarget) -> None:
@@ -184,7 +198,7 @@ _NEWER_THAN_NT52 = frozenset(api for api in ApiNumber if api > _FIRST_API + 0x2E
 
 
 def _again(kernel: SimulatedKernel) -> list[Event]:
-    return [Stop(again=True)]
+    return [Stop(apply=last_break(kernel), again=True)]
 
 
 def _stopped(kernel: SimulatedKernel) -> list[Event]:
@@ -204,7 +218,8 @@ SCENARIOS: Mapping[str, Scenario] = {
         ),
         Scenario(
             "breakpoint", "an int3 in a driver", _BREAKPOINT,
-            script=lambda kernel: [Print(b"mydrv: queue is up\n"), Stop()],
+            # What comes behind the print, the processor runs into by itself.
+            script=lambda kernel: [Print(b"mydrv: queue is up\n")],
         ),
         Scenario("running", "it runs, and stops when a debugger breaks in", _RUNNING),
         Scenario("booting", "it starts, and tells of every module it loads", _RUNNING, script=_boot),
@@ -219,7 +234,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         ),
         Scenario(
             "nt52", "a checked Windows Server 2003: short KDBG, long module names, few requests known", _OLD,
-            Behaviour(refused=_NEWER_THAN_NT52), script=_stopped,
+            Behaviour(refused=_NEWER_THAN_NT52), script=_first_break,
         ),
         Scenario(
             "many-runs", "a blue screen of a machine with 60 runs of memory", replace(_BUG_CHECK, runs=60),

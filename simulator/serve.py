@@ -4,14 +4,17 @@ pty:             a new pseudo terminal; its name is told
 pty:PATH         the same, with a symbolic link at PATH
 tcp:HOST:PORT    listens; port 0 takes a free one
 unix:PATH        listens on a socket file
+
+While nobody is there the machine stands still: whoever comes finds it as the one before left it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -19,11 +22,15 @@ import trio
 
 from .errors import SimulationError
 from .target import KdTarget
-from .wire import Pacer
+from .wire import Wire
 
-__all__ = ["ByteStream", "open_line", "serve"]
+__all__ = ["ByteStream", "open_line", "run", "serve"]
 
 _CHUNK = 65536
+_PATIENCE = 0.5
+"""Seconds in which a debugger must take what is sent; then the line loses it, as a UART does with what nobody reads."""
+_LOOK = 0.02
+"""Seconds between two looks whether somebody has opened the pty: the kernel tells when it is closed only."""
 
 
 class ByteStream(Protocol):
@@ -42,80 +49,94 @@ class ByteStream(Protocol):
         ...
 
 
+async def run(
+    target: KdTarget, where: str, baud: int | None, tell: Callable[[str], object], *, once: bool = False
+) -> None:
+    """Put the target on the line that `where` names, and serve one debugger after another, for ever.
+
+    `tell` is called with the URL of the line as soon as a debugger can come. The target keeps its state from one
+    debugger to the next. With `once` it ends when the first one hangs up. Raises SimulationError when the line cannot
+    be had.
+    """
+    async with open_line(where) as (url, next_debugger):
+        tell(url)
+        while True:
+            stream = await next_debugger()
+            try:
+                await serve(target, stream, baud)
+            finally:
+                await stream.aclose()
+            if once:
+                return
+
+
 async def serve(target: KdTarget, stream: ByteStream, baud: int | None = None) -> None:
     """Run the target on this line until the debugger hangs up. The target keeps its state."""
-    to_target, to_host = Pacer(baud), Pacer(baud)
+    wire = Wire(target, baud)
     while True:
-        now = trio.current_time()
-        arrived = to_target.arrived(now)
-        if arrived:
-            target.receive_data(arrived, now)
-        due = target.next_timeout()
-        if due is not None and due <= now:
-            target.handle_timeout(now)
-        for chunk in target.data_to_send():
-            to_host.send(chunk, now)
-        ready = to_host.arrived(now)
-        if ready:
-            try:
-                await stream.send_all(ready)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return
-            continue
-        times = [t for t in (target.next_timeout(), to_target.next_arrival(), to_host.next_arrival()) if t is not None]
-        arrival: bytes | bytearray | None = None
-        with trio.CancelScope(deadline=min(times, default=float("inf"))):
-            try:
+        ready = wire.receive(trio.current_time())
+        try:
+            if ready:
+                with trio.move_on_after(_PATIENCE):
+                    await stream.send_all(ready)
+                continue
+            due = wire.next_time(trio.current_time())
+            arrival: bytes | bytearray | None = None
+            with trio.CancelScope(deadline=float("inf") if due is None else due):
                 arrival = await stream.receive_some(_CHUNK)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
         if arrival is None:
             continue
         if not arrival:
             return
-        now = trio.current_time()
-        if baud is None:
-            target.receive_data(bytes(arrival), now)
-        else:
-            to_target.send(bytes(arrival), now)
+        wire.send(bytes(arrival), trio.current_time())
 
 
 @contextlib.asynccontextmanager
-async def open_line(where: str) -> AsyncIterator[tuple[str, Callable[[], AsyncIterator[ByteStream]]]]:
-    """Open what `where` names. Gives the URL a debugger connects to, and the debuggers that come, one after another.
+async def open_line(where: str) -> AsyncIterator[tuple[str, Callable[[], Awaitable[ByteStream]]]]:
+    """Open what `where` names. Gives the URL a debugger connects to, and what waits for the next one to come.
 
     Raises SimulationError when the place cannot be had.
     """
     scheme, _, rest = where.partition(":")
-    try:
-        if scheme == "pty":
-            with _pty(rest) as (name, master):
-                yield f"serial:{name}", lambda: _pty_streams(master)
-        elif scheme == "tcp":
-            host, _, port = rest.rpartition(":")
-            if not port.isdigit():
-                raise SimulationError(f"{where!r}: write tcp:HOST:PORT, such as tcp:127.0.0.1:5003")
-            listeners = await trio.open_tcp_listeners(int(port), host=host.strip("[]") or "127.0.0.1")
-            bound = listeners[0].socket.getsockname()
-            shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-            async with contextlib.AsyncExitStack() as stack:
-                for listener in listeners:
-                    stack.push_async_callback(listener.aclose)
-                yield f"tcp:{shown}:{bound[1]}", lambda: _accepted(listeners[0])
-        elif scheme == "unix":
-            _make_room(rest)
-            server = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            await server.bind(rest)
-            server.listen(1)
-            try:
-                yield f"unix:{rest}", lambda: _accepted(trio.SocketListener(server))
-            finally:
-                server.close()
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            if scheme == "pty":
+                line = stack.enter_context(_pty(rest))
+                url, next_debugger = f"serial:{rest or line.name}", line.opened
+            elif scheme == "tcp":
+                listener = await _listen_tcp(where, rest)
+                stack.push_async_callback(listener.aclose)
+                address = listener.socket.getsockname()
+                shown = f"[{address[0]}]" if ":" in address[0] else address[0]
+                url, next_debugger = f"tcp:{shown}:{address[1]}", lambda: _accept(listener)
+            elif scheme == "unix" and rest:
                 _make_room(rest)
-        else:
-            raise SimulationError(f"{where!r}: a target can be put on pty:, tcp:HOST:PORT or unix:PATH")
-    except OSError as error:
-        raise SimulationError(f"cannot serve on {where}: {error.strerror or error}") from error
+                server = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                stack.callback(server.close)
+                await server.bind(rest)
+                stack.callback(_make_room, rest)
+                server.listen(1)
+                listener = trio.SocketListener(server)
+                url, next_debugger = f"unix:{rest}", lambda: _accept(listener)
+            else:
+                raise SimulationError(f"{where!r}: a target can be put on pty:, tcp:HOST:PORT or unix:PATH")
+        except OSError as error:
+            raise SimulationError(f"cannot serve on {where}: {error.strerror or error}") from error
+        yield url, next_debugger
+
+
+async def _listen_tcp(where: str, rest: str) -> trio.SocketListener:
+    host, _, port = rest.rpartition(":")
+    if not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 0xFFFF:
+        raise SimulationError(f"{where!r}: write tcp:HOST:PORT, such as tcp:127.0.0.1:5003")
+    listeners = await trio.open_tcp_listeners(int(port), host=host.strip("[]") or "127.0.0.1")
+    # A name may stand for several addresses; debuggers are told one, and IPv4 is what all of them speak.
+    listeners.sort(key=lambda listener: listener.socket.family != socket.AF_INET)
+    for other in listeners[1:]:
+        await other.aclose()
+    return listeners[0]
 
 
 def _make_room(path: str) -> None:
@@ -124,36 +145,65 @@ def _make_room(path: str) -> None:
         Path(path).unlink()
 
 
-async def _accepted(listener: trio.SocketListener) -> AsyncIterator[ByteStream]:
-    while True:
-        stream = await listener.accept()
-        with contextlib.suppress(OSError):
-            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        yield stream
+async def _accept(listener: trio.SocketListener) -> ByteStream:
+    stream = await listener.accept()
+    with contextlib.suppress(OSError):
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return stream
 
 
 @contextlib.contextmanager
-def _pty(link: str) -> Iterator[tuple[str, int]]:
+def _pty(link: str) -> Iterator[_PtyLine]:
     import pty
     import tty
 
     master, slave = pty.openpty()
-    tty.setraw(slave)
-    name = os.ttyname(slave)
-    path = Path(link) if link else None
+    path: Path | None = None
     try:
-        if path is not None:
-            path.unlink(missing_ok=True)
-            path.symlink_to(name)
-        # The slave stays open here: else the master reports a hang-up whenever no debugger has the line open.
-        yield str(path or name), master
-    finally:
+        tty.setraw(slave)
+        name = os.ttyname(slave)
+        # Not kept open here: so the master hears when the last debugger has closed it.
         os.close(slave)
-        with contextlib.suppress(OSError):
-            os.close(master)
+        if link:
+            if Path(link).is_symlink():
+                Path(link).unlink()
+            Path(link).symlink_to(name)
+            path = Path(link)
+        yield _PtyLine(name, master)
+    finally:
+        os.close(master)
         if path is not None:
             path.unlink(missing_ok=True)
 
 
-async def _pty_streams(master: int) -> AsyncIterator[ByteStream]:
-    yield trio.lowlevel.FdStream(os.dup(master))
+class _PtyLine:
+    """A pseudo terminal, of which one side is ours."""
+
+    def __init__(self, name: str, master: int) -> None:
+        self.name = name
+        self._master = master
+        self._hung_up = select.poll()
+        self._hung_up.register(master, select.POLLHUP)
+
+    async def opened(self) -> ByteStream:
+        """Wait until somebody has it open."""
+        if self._nobody():
+            self._forget()
+        while True:
+            if not self._nobody():
+                return trio.lowlevel.FdStream(os.dup(self._master))
+            await trio.sleep(_LOOK)
+
+    def _nobody(self) -> bool:
+        return any(events & select.POLLHUP for _, events in self._hung_up.poll(0))
+
+    def _forget(self) -> None:
+        """What the one before did not read is not for the next one."""
+        import termios
+
+        with contextlib.suppress(OSError, termios.error):
+            slave = os.open(self.name, os.O_RDWR | os.O_NOCTTY)
+            try:
+                termios.tcflush(slave, termios.TCIFLUSH)
+            finally:
+                os.close(slave)

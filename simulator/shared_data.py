@@ -16,6 +16,9 @@ SYSTEM_ROOT = r"C:\Windows"
 _TICK = 156250
 """Length of a clock tick in 100 ns units."""
 
+_WINDOWS_10 = 10240
+"""Its first build."""
+
 
 @dataclass(frozen=True, slots=True)
 class SharedData:
@@ -49,12 +52,13 @@ def encode_shared_data(shared: SharedData, profile: KernelProfile) -> bytes:
     put(0x02C, "HH", 0x8664, 0x8664)
     root = SYSTEM_ROOT.encode("utf-16-le")
     page[0x030 : 0x030 + len(root)] = root
-    if profile.nt_version >= (10, 0):
+    nt_version = (10, 0) if shared.build >= _WINDOWS_10 else profile.nt_version
+    if nt_version >= (10, 0):
         put(0x260, "I", shared.build | (0xC if profile.checked else 0xF) << 28)
     put(0x264, "I", shared.product_type)
     put(0x268, "B", 1)
     put(0x26A, "H", 9)  # NativeProcessorArchitecture: AMD64
-    put(0x26C, "II", *profile.nt_version)
+    put(0x26C, "II", *nt_version)
     for feature in (2, 3, 6, 8, 9, 10, 12, 13, 14, 17, 20, 22, 23):
         put(0x274 + feature, "B", 1)
     put(0x2D0, "I", shared.suite_mask)

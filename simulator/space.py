@@ -170,19 +170,6 @@ class KernelSpace:
         """Write 64-bit values one behind the other."""
         self.write(address, struct.pack(f"<{len(values)}Q", *values))
 
-    def read(self, address: int, size: int, root: int | None = None) -> bytes | None:
-        """Read through the page tables; None where not all of it is mapped."""
-        parts: list[bytes] = []
-        while size > 0:
-            length = min(size, PAGE_SIZE - (address & PAGE_SIZE - 1))
-            physical = self.tables.translate(address, root)
-            data = None if physical is None else self.image.read(physical, length)
-            if data is None:
-                return None
-            parts.append(data)
-            address, size = address + length, size - length
-        return b"".join(parts)
-
     def allocate_stack(self, pages: int = 6) -> tuple[int, int]:
         """A kernel stack: (base, limit), the base being above. Pages that are not mapped guard both ends."""
         limit = self._stack_next + PAGE_SIZE

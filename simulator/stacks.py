@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -13,9 +12,9 @@ from .code import NONVOLATILE, Function
 from .errors import SimulationError
 from .pe import ImagePlan
 
-__all__ = ["CallChain", "LoadedImages", "StackFrame"]
+__all__ = ["CallChain", "LoadedImages", "StackFrame", "context_frame"]
 
-KERNEL_CS, KERNEL_SS, USER_CS, USER_DS, USER_TEB = 0x10, 0x18, 0x33, 0x2B, 0x53
+_KERNEL_CS, _KERNEL_SS, _USER_CS, _USER_DS, _USER_TEB = 0x10, 0x18, 0x33, 0x2B, 0x53
 _VOLATILE = ("rax", "rcx", "rdx", "r8", "r9", "r10", "r11")
 
 
@@ -129,10 +128,10 @@ class CallChain:
         """The processor interrupts the current function at its event, or user mode, and enters this handler."""
         if self._user is not None:
             site, interrupted = self._user
-            cs, ss = USER_CS, USER_DS
+            cs, ss = _USER_CS, _USER_DS
         else:
             site, interrupted = self.images.event_site(self.current), self.stack_pointer
-            cs, ss = KERNEL_CS, KERNEL_SS
+            cs, ss = _KERNEL_CS, _KERNEL_SS
             self._leave(site)
             self.stack_pointer = interrupted & ~0xF
         for value in (ss, interrupted, flags, cs, site, error_code):
@@ -217,15 +216,10 @@ def context_frame() -> dict[str, int]:
         "mx_csr2": 0x1F80,
         "mx_csr_mask": 0xFFFF,
         "control_word": 0x27F,
-        "seg_cs": KERNEL_CS,
-        "seg_ss": KERNEL_SS,
-        "seg_ds": USER_DS,
-        "seg_es": USER_DS,
-        "seg_fs": USER_TEB,
-        "seg_gs": USER_DS,
+        "seg_cs": _KERNEL_CS,
+        "seg_ss": _KERNEL_SS,
+        "seg_ds": _USER_DS,
+        "seg_es": _USER_DS,
+        "seg_fs": _USER_TEB,
+        "seg_gs": _USER_DS,
     }
-
-
-def xmm_value(rng: random.Random) -> int:
-    """128 bits for an XMM register."""
-    return int.from_bytes(struct.pack("<4f", *(rng.uniform(-1e3, 1e3) for _ in range(4))), "little")

@@ -9,8 +9,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from dataclasses import dataclass, field, replace
 
 from protocol.arch import AMD64
 from protocol.debug_io import GetString, GetStringReply, PrintString
@@ -29,7 +28,6 @@ from protocol.manipulate import HEADER_SIZE, Manipulate
 from protocol.ntstatus import STATUS_BREAKPOINT, STATUS_WAKE_SYSTEM_DEBUGGER
 from protocol.packet import PacketType
 from protocol.state_change import (
-    REBOOT_BASE,
     Amd64ControlReport,
     ExceptionChange,
     LoadSymbols,
@@ -37,63 +35,17 @@ from protocol.state_change import (
     StateChangeEvent,
 )
 
-from .machine import Effect, Machine
+from .behaviour import Effect
+from .events import Ask, Event, Load, OpenFile, Print, Quiet, Stop
+from .machine import Machine
 
 __all__ = ["CLOCK_TICK", "Activity", "Ask", "Event", "KdTarget", "Load", "OpenFile", "Print", "Quiet", "Stop"]
 
 CLOCK_TICK = 1 / 64
 """Seconds between two looks at the line while running: one byte each (T3)."""
 
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """The machine stops on an exception. `apply` sets the registers first."""
-
-    code: int = STATUS_BREAKPOINT
-    apply: Callable[[Machine], None] | None = None
-    first_chance: bool = True
-    again: bool = False
-    """After a continue it stops here again, for ever (the final break of a bug check, T60)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """A module-load notification: the machine stops, and nobody answering makes it go on."""
-
-    image: LoadSymbols
-
-
-@dataclass(frozen=True, slots=True)
-class Print:
-    """A debug print."""
-
-    text: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A prompt: asked again and again until it is answered (T19)."""
-
-    prompt: bytes
-    longest_answer: int = 8
-
-
-@dataclass(frozen=True, slots=True)
-class OpenFile:
-    """The kernel asks the debugger's machine for a file."""
-
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class Quiet:
-    """Seconds in which nothing is heard nor said: the dump is being written, or firmware runs."""
-
-    seconds: float
-    noise: bytes = b""
-
-
-Event: TypeAlias = Stop | Load | Print | Ask | OpenFile | Quiet
+_CRASH_SECONDS = 20.0
+"""How long the dump of a crash that was asked for takes."""
 
 
 class Activity(enum.Enum):
@@ -112,14 +64,16 @@ class Activity(enum.Enum):
 class KdTarget:
     """A target on one end of a KDCOM link.
 
-    `script` is what happens by itself, in order; when it is empty the machine runs. `break_in` makes the stop of
-    a break-in; `step` lets the machine run one slice and says where it stopped; `restart` makes a new life.
+    `script` is what happens by itself, in order; when it is empty the machine runs. `break_in` sets the registers
+    for the stop of a break-in, `crash` for the last break of bug check E2; `step` lets the machine run one slice and
+    says where it stopped; `restart` makes a new life.
     """
 
     machine: Machine
     link: KdcomLink
     script: deque[Event] = field(default_factory=deque)
     break_in: Callable[[Machine], None] | None = None
+    crash: Callable[[Machine], None] | None = None
     step: Callable[[Machine], Stop | None] | None = None
     restart: Callable[[], tuple[Machine, deque[Event]]] | None = None
     activity: Activity = Activity.RUNNING
@@ -138,8 +92,6 @@ class KdTarget:
 
     def receive_data(self, chunk: bytes, now: float) -> None:
         """Bytes from the debugger. A deaf machine's UART keeps them (T69)."""
-        if self.activity is Activity.QUIET:
-            self.link.set_polling(True, now)
         self.link.receive_data(chunk, now)
         self._drain(now)
         if self.activity is Activity.RUNNING and self._due is None:
@@ -148,7 +100,7 @@ class KdTarget:
     def data_to_send(self) -> list[bytes]:
         """What is to be written now."""
         noise, self._noise = self._noise, []
-        return noise + self.link.data_to_send()
+        return self.link.data_to_send() + noise
 
     def next_timeout(self) -> float | None:
         """When handle_timeout wants to be called."""
@@ -171,7 +123,6 @@ class KdTarget:
             return
         self._due = None
         if self.activity is Activity.QUIET:
-            self.link.set_polling(False, now)
             self._go_on(now)
             self._drain(now)
         elif self.activity is Activity.RUNNING:
@@ -199,8 +150,7 @@ class KdTarget:
         processor = machine.stopped_processor
         context = AMD64.context.decode(processor.context)
         report = Amd64ControlReport(
-            context["dr6"] or 0xFFFF0FF0,
-            context["dr7"] or 0x400,
+            *processor.debug_registers,
             context["e_flags"],
             len(code),
             3,
@@ -224,19 +174,19 @@ class KdTarget:
     def _go_on(self, now: float) -> None:
         """The next thing of the script, or a break-in that was asked for, or the machine runs."""
         self.link.want(PacketType.STATE_MANIPULATE)
-        if self._break_pending and not isinstance(self._event, (Print, Ask, OpenFile)):
-            self._break_pending = False
+        polls_now = bool(self.script) or isinstance(self._event, (Print, Ask))
+        self._event = None
+        if self._break_pending and polls_now:
             self._break(now)
-            return
-        if not self.script:
-            self._event = None
+        elif self.script:
+            self._happen(self.script.popleft(), now)
+        else:
             self.activity = Activity.RUNNING
             self.link.set_polling(True, now)
             self._due = now + CLOCK_TICK
-            return
-        event = self.script.popleft()
+
+    def _happen(self, event: Event, now: float) -> None:
         self._event = event
-        self.link.set_polling(False, now)
         if isinstance(event, Stop):
             self._stop(event, now)
         elif isinstance(event, Load):
@@ -265,18 +215,26 @@ class KdTarget:
         self._report(self.make_change(change), now)
 
     def _break(self, now: float) -> None:
+        self._break_pending = False
         self._stop(Stop(apply=self.break_in), now)
 
     def _report(self, change: StateChange, now: float) -> None:
         self._change = change
         self.activity = Activity.REPORTING
-        self.link.set_polling(False, now)
         tries = None if isinstance(change.event, LoadSymbols) else 0
-        self.link.send_packet(PacketType.STATE_CHANGE64, change.encode(), now, tries=tries)
+        self._send(PacketType.STATE_CHANGE64, change.encode(), now, tries)
 
     def _say(self, packet_type: PacketType, payload: bytes, now: float, tries: int | None) -> None:
         self.activity = Activity.SAYING
+        if not isinstance(self._event, Print):
+            # The answer may come right behind the acknowledge.
+            self.link.want(packet_type)
+        self._send(packet_type, payload, now, tries)
+
+    def _send(self, packet_type: PacketType, payload: bytes, now: float, tries: int | None) -> None:
+        # In this order: what the UART kept while nobody looked is read while the acknowledge is waited for.
         self.link.send_packet(packet_type, payload, now, tries=tries)
+        self.link.set_polling(False, now)
 
     def _wait(self, now: float) -> None:
         self.activity = Activity.WAITING
@@ -284,7 +242,7 @@ class KdTarget:
         self.link.set_polling(False, now)
 
     def _tick(self, now: float) -> None:
-        if self.link.poll():
+        if self._break_pending or self.link.poll():
             self._break(now)
             return
         if self.step is not None:
@@ -304,6 +262,8 @@ class KdTarget:
     def _handle(self, event: LinkEvent, now: float) -> None:
         if isinstance(event, BreakInSeen):
             self._break_pending = True
+            if self.activity is Activity.RUNNING:
+                self._due = now
         elif isinstance(event, ResendAsked):
             self._repeat(now)
         elif isinstance(event, PacketAcknowledged):
@@ -329,16 +289,12 @@ class KdTarget:
                 self._go_on(now)
             else:
                 self.activity = Activity.ASKING
-                wanted = PacketType.DEBUG_IO if isinstance(self._event, Ask) else PacketType.FILE_IO
-                self.link.want(wanted)
 
     def _repeat(self, now: float) -> None:
         if self.activity is Activity.WAITING and self._change is not None:
             self._report(self._change, now)
         elif self.activity is Activity.ASKING and isinstance(self._event, (Ask, OpenFile)):
-            self.script.appendleft(self._event)
-            self._event = None
-            self._go_on(now)
+            self._happen(self._event, now)
 
     def _answered(self, event: PacketReceived, now: float) -> None:
         try:
@@ -350,7 +306,6 @@ class KdTarget:
                 FileIo.decode(event.payload)
         except RemoteProtocolError:
             return
-        self._event = None
         self._go_on(now)
 
     def _request(self, payload: bytes, now: float) -> None:
@@ -359,32 +314,38 @@ class KdTarget:
         answer = self.machine.answer(Manipulate.decode(payload))
         if answer.reply is not None:
             self.activity = Activity.REPLYING
-            self.link.send_packet(PacketType.STATE_MANIPULATE, answer.reply.encode(), now, tries=0)
             self._continue_after_reply = answer.effect is Effect.CONTINUE
+            self.link.send_packet(PacketType.STATE_MANIPULATE, answer.reply.encode(), now, tries=0)
         elif answer.effect is Effect.CONTINUE:
             self._continue(now)
         elif answer.effect is Effect.SWITCH:
-            self._switch(now)
+            pc = self.machine.stopped_processor.program_counter
+            self._report(self.make_change(ExceptionChange(STATUS_WAKE_SYSTEM_DEBUGGER, 0, 0, pc, (), True)), now)
+        elif answer.effect is Effect.RESELECT and self._change is not None:
+            self._report(self._change, now)
         elif answer.effect is Effect.REBOOT:
             self._reboot(now)
         elif answer.effect is Effect.CRASH:
             # Bug check E2 prints nothing and does not stop first: it writes its dump, then breaks (T59).
-            self.script.extendleft([Stop(again=True), Quiet(20.0)])
-            self._event = None
-            self._go_on(now)
+            self.script.appendleft(Stop(apply=self.crash, again=True))
+            self._happen(Quiet(_CRASH_SECONDS), now)
 
     def _continue(self, now: float) -> None:
         machine = self.machine
+        event = self._event
         first = self._first_stopped
         if first is not None and machine.current != first and machine.behaviour.hand_back_after_switch:
             machine.current = first
-            self._stop(Stop(), now)
+            if isinstance(event, Stop):
+                self._stop(replace(event, apply=None), now)
+                return
+        machine.breakpoints.insert_owed()
+        if isinstance(event, Stop) and event.again:
+            self._stop(event, now)
             return
-        event = self._event
-        if isinstance(event, Stop) and (event.again or self._on_break_instruction(event)):
-            self._stop(Stop(code=event.code, again=event.again, first_chance=event.first_chance), now)
+        if isinstance(event, Stop) and self._on_break_instruction(event):
+            self._stop(replace(event, apply=None), now)
             return
-        self._event = None
         if self.step is not None and not isinstance(event, Load):
             stop = self.step(machine)
             if stop is not None:
@@ -394,25 +355,13 @@ class KdTarget:
 
     def _on_break_instruction(self, stop: Stop) -> bool:
         pc = self.machine.stopped_processor.program_counter
-        return stop.code == STATUS_BREAKPOINT and self.machine.read_virtual(pc, 1) == b"\xcc"
-
-    def _switch(self, now: float) -> None:
-        if self.machine.current == self._first_stopped and self._change is not None:
-            self._report(self._change, now)
-            return
-        pc = self.machine.stopped_processor.program_counter
-        self._report(self.make_change(ExceptionChange(STATUS_WAKE_SYSTEM_DEBUGGER, 0, 0, pc, (), True)), now)
+        return stop.code == STATUS_BREAKPOINT and self.machine.read_virtual(pc, 1) == AMD64.break_instruction
 
     def _reboot(self, now: float) -> None:
         self.lives += 1
         self._break_pending = False
-        self._event = None
+        self._change = self._first_stopped = None
         if self.restart is not None:
             self.machine, self.script = self.restart()
         self.link.give_up()
         self._go_on(now)
-
-    @staticmethod
-    def unload_all() -> Load:
-        """The notification that everything is gone because the machine restarts (T57)."""
-        return Load(LoadSymbols("", REBOOT_BASE, 0, 0, 0, unload=True))
