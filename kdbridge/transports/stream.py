@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
@@ -11,9 +12,18 @@ import trio
 
 from kdbridge.errors import TransportLostError
 
-__all__ = ["ByteStream", "ListenTransport", "StreamTransport", "reason"]
+__all__ = ["ByteStream", "ListenTransport", "StreamTransport", "reason", "socket_stream"]
 
 _CHUNK = 65536
+
+
+def socket_stream(peer: trio.socket.SocketType) -> ByteStream:
+    """A connected socket as a stream; the socket is its own from here on."""
+    if sys.platform == "win32":
+        return trio.SocketStream(peer)
+    from .descriptor import DescriptorStream
+
+    return DescriptorStream(peer.detach())
 
 
 class ByteStream(Protocol):

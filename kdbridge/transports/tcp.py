@@ -17,7 +17,7 @@ import trio
 from kdbridge.errors import TransportOpenError
 
 from .address import TargetAddress
-from .stream import ByteStream, ListenTransport, StreamTransport, reason
+from .stream import ByteStream, ListenTransport, StreamTransport, reason, socket_stream
 
 __all__ = ["listen_tcp", "open_tcp"]
 
@@ -39,7 +39,7 @@ async def open_tcp(address: TargetAddress) -> StreamTransport:
     except (OSError, UnicodeError) as error:
         raise TransportOpenError(f"{address.url}: {_why(error)}") from error
     _prepare(stream.socket)
-    return StreamTransport(address.url, stream, (), _LOST)
+    return StreamTransport(address.url, socket_stream(stream.socket), (), _LOST)
 
 
 async def listen_tcp(address: TargetAddress) -> ListenTransport:
@@ -65,7 +65,7 @@ async def listen_tcp(address: TargetAddress) -> ListenTransport:
     async def accept() -> tuple[ByteStream, str]:
         peer, name = await listener.accept()
         _prepare(peer)
-        return trio.SocketStream(peer), f"connected: {name[0]} port {name[1]}"
+        return socket_stream(peer), f"connected: {name[0]} port {name[1]}"
 
     return ListenTransport(url, accept, listener.close, _LOST)
 

@@ -16,6 +16,7 @@ import trio
 from kdbridge.errors import TransportOpenError
 from kdbridge.ports import latency_timer
 
+from .descriptor import DescriptorStream
 from .stream import StreamTransport
 from .threaded import close_quietly
 
@@ -37,7 +38,7 @@ class TtyTransport:
 
     def __init__(self, url: str, port: serial.Serial, notes: Sequence[str], lost: str) -> None:
         self._port: serial.Serial | None = port
-        self._stream = StreamTransport(url, trio.lowlevel.FdStream(os.dup(port.fileno())), notes, lost)
+        self._stream = StreamTransport(url, DescriptorStream(os.dup(port.fileno())), notes, lost)
 
     @property
     def url(self) -> str:

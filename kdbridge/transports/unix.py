@@ -18,7 +18,7 @@ import trio
 from kdbridge.errors import TransportOpenError, UsageError
 
 from .address import TargetAddress
-from .stream import ByteStream, ListenTransport, StreamTransport, reason
+from .stream import ByteStream, ListenTransport, StreamTransport, reason, socket_stream
 
 __all__ = ["listen_unix", "open_unix"]
 
@@ -35,7 +35,7 @@ async def open_unix(address: TargetAddress) -> StreamTransport:
         if isinstance(error, (OSError, ValueError)):
             raise TransportOpenError(f"{address.url}: {_why(error)}") from error
         raise
-    return StreamTransport(address.url, trio.SocketStream(peer), (), _LOST)
+    return StreamTransport(address.url, socket_stream(peer), (), _LOST)
 
 
 async def listen_unix(address: TargetAddress) -> ListenTransport:
@@ -56,7 +56,7 @@ async def listen_unix(address: TargetAddress) -> ListenTransport:
 
     async def accept() -> tuple[ByteStream, str]:
         peer, _ = await listener.accept()
-        return trio.SocketStream(peer), "connected"
+        return socket_stream(peer), "connected"
 
     def close() -> None:
         listener.close()

@@ -121,11 +121,9 @@ def test_break_gives_up_on_a_machine_that_does_not_listen() -> None:
 
 
 def test_what_one_verb_did_the_next_finds() -> None:
-    with served("running", "--memory", "16M", "--processors", 2, "--on", "tcp:127.0.0.1:0") as machine:
-        url = machine.url
-        assert call("break", url, real_clock=True).code == 0
-        ended = call("info", url, real_clock=True)
-        assert "stopped by a break-in\n" in ended.out and ended.code == 0
-        assert call("continue", url, real_clock=True).out == "it runs\n"
-        ended = call("info", url, "--wait", 0.5, real_clock=True)
-        assert ended.code == 3
+    with served("breakpoint", "--memory", "16M", "--processors", 2, "--on", "tcp:127.0.0.1:0") as machine:
+        assert call("info", machine.url, real_clock=True).code == 0
+        assert call("continue", machine.url, real_clock=True).out == "it runs\n"
+        ended = call("info", machine.url, "--wait", 0.5, real_clock=True)
+        assert (ended.code, ended.out) == (3, "")
+        assert ended.last.startswith(f"kdbridge: not a single byte came from {machine.url} within 0.5 seconds")

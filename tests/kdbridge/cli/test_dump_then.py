@@ -124,7 +124,7 @@ def test_a_running_machine_is_waited_for_and_the_user_is_told_how_to_stop_it(tmp
         "a running one is waited for (--break-in stops it now)"
     )
     assert said[-1].startswith(f"kdbridge: not a single byte came from {sim('running')} within 20 seconds")
-    assert said[-1].endswith("--break-in stops it.")
+    assert "--break-in" in said[-1]
     assert ended.machine.target.activity is Activity.RUNNING
     assert _touched(ended) == [] and list(tmp_path.iterdir()) == []
 

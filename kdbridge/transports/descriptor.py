@@ -1,0 +1,50 @@
+"""A stream over a POSIX file descriptor, with nothing between: a read waits for the line once, a write not at all.
+
+A debugger's line is stop-and-wait: when it reads, nothing has come yet, and when it writes, there is room. What trio's
+own streams do beyond that (trying first, guarding against two users) costs as much time as a target takes to answer.
+"""
+
+from __future__ import annotations
+
+import os
+
+import trio
+
+__all__ = ["DescriptorStream"]
+
+
+class DescriptorStream:
+    """A socket's or tty's descriptor, which it takes over and makes non-blocking. One task uses it at a time."""
+
+    def __init__(self, fd: int) -> None:
+        os.set_blocking(fd, False)
+        self._fd = fd
+
+    async def send_all(self, data: bytes) -> None:
+        """Write all of it. Raises OSError, or trio.ClosedResourceError after `aclose`."""
+        if self._fd < 0:
+            raise trio.ClosedResourceError
+        done = 0
+        while done < len(data):
+            try:
+                done += os.write(self._fd, data[done:] if done else data)
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._fd)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """What has come, as soon as anything has; empty at the end. Always lets other tasks run. Raises as above."""
+        if self._fd < 0:
+            raise trio.ClosedResourceError
+        while True:
+            await trio.lowlevel.wait_readable(self._fd)
+            try:
+                return os.read(self._fd, max_bytes or 65536)
+            except BlockingIOError:
+                continue
+
+    async def aclose(self) -> None:
+        """Close it; whoever still waits for it is woken with trio.ClosedResourceError."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            trio.lowlevel.notify_closing(fd)
+            os.close(fd)
