@@ -26,7 +26,7 @@ from protocol.address import PAGE_SIZE, PageRun, PageRuns
 
 from .rival import blocking_dump
 
-_ROUNDS = 5
+_ROUNDS = 11
 _PAGES = 4096  # 16 MiB a round
 _SLOW_PAGES = {115200: 40, 921600: 320}
 

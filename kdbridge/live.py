@@ -72,7 +72,7 @@ class _Question:
 class _Stream:
     """One run of pages, read with one request always under way."""
 
-    __slots__ = ("_at", "_buffer", "_end", "_open", "_session", "_start")
+    __slots__ = ("_at", "_buffer", "_end", "_open", "_prepared", "_session", "_start")
 
     def __init__(self, session: Session, run: PageRun) -> None:
         self._session = session
@@ -80,6 +80,7 @@ class _Stream:
         self._end = run.end_page << PAGE_SHIFT
         self._buffer = bytearray()
         self._open: _Question | None = None
+        self._prepared: _Question | None = None
 
     def stop(self) -> None:
         """Nobody wants the rest."""
@@ -97,6 +98,7 @@ class _Stream:
             reply = self._session.memory_reply(self._session.settle(outcome), question.size)
             failed = self._take(question, reply)
             await engine.flush()
+            self._prepare()
             if failed is not None:
                 yield failed
             # The pages below were complete before the request that is now under way was sent.
@@ -130,14 +132,27 @@ class _Stream:
         return PageRead(page >> PAGE_SHIFT, None, f"the target refused it ({reply.status:#010x})")
 
     def _ask(self, retry: int) -> None:
-        if self._at >= self._end:
-            return
-        end = min(self._end, (self._at & ~(PAGE_SIZE - 1)) + PAGE_SIZE) if retry else self._end
-        size = min(end - self._at, self._session.largest_transfer)
+        prepared, self._prepared = self._prepared, None
+        if prepared is None or retry or prepared.address != self._at:
+            prepared = self._question(self._at, retry)
+        if prepared is not None:
+            self._session.engine.ask(prepared.request, repeatable=True)
+            self._open = prepared
+
+    def _prepare(self) -> None:
+        """While the target works on one request, make the one that will follow it if all goes well."""
+        question = self._open
+        if question is not None and not question.retry:
+            self._prepared = self._question(question.address + question.size, 0)
+
+    def _question(self, at: int, retry: int) -> _Question | None:
+        if at >= self._end:
+            return None
+        end = min(self._end, (at & ~(PAGE_SIZE - 1)) + PAGE_SIZE) if retry else self._end
+        size = min(end - at, self._session.largest_transfer)
         cache = CacheType.UNCACHED if retry == 2 else CacheType.DEFAULT
-        request = self._session.memory_request(ApiNumber.READ_PHYSICAL_MEMORY, self._at, size, cache)
-        self._session.engine.ask(request, repeatable=True)
-        self._open = _Question(request, self._at, size, retry)
+        request = self._session.memory_request(ApiNumber.READ_PHYSICAL_MEMORY, at, size, cache)
+        return _Question(request, at, size, retry)
 
 
 async def _read_exactly(session: Session, api: ApiNumber, address: int, size: int, *, virtual: bool) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from .link import Discarded, LinkRestarted
 from .manipulate import Manipulate
@@ -51,8 +51,7 @@ class StateChanged:
     repeated: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Replied:
+class Replied(NamedTuple):
     """The answer to `request`. Its status may still be a refusal."""
 
     request: Manipulate

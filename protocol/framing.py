@@ -7,8 +7,7 @@ leader goes on one byte behind it (T12, T13).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from .link import Discard, Role
 from .packet import (
@@ -27,8 +26,7 @@ from .packet import (
 __all__ = ["ControlFrame", "DataFrame", "Frame", "FrameReader", "HeaderFrame", "Rubbish"]
 
 
-@dataclass(frozen=True, slots=True)
-class DataFrame:
+class DataFrame(NamedTuple):
     """A data packet that is whole. `flaw` names what is wrong with it, None: nothing."""
 
     packet_type: int
@@ -37,16 +35,14 @@ class DataFrame:
     flaw: Discard | None
 
 
-@dataclass(frozen=True, slots=True)
-class ControlFrame:
+class ControlFrame(NamedTuple):
     """An acknowledge, resend or reset."""
 
     packet_type: int
     packet_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderFrame:
+class HeaderFrame(NamedTuple):
     """The header of a data packet, its body left in the stream: what a target sees that waits for an acknowledge."""
 
     packet_type: int
@@ -54,16 +50,17 @@ class HeaderFrame:
     byte_count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Rubbish:
+class Rubbish(NamedTuple):
     """Bytes that belong to no packet."""
 
     reason: Discard
     data: bytes
 
 
+# Four of these come and go for each page that is read: a NamedTuple is made in a third of a frozen dataclass's time.
 Frame: TypeAlias = DataFrame | ControlFrame | HeaderFrame | Rubbish
 
+_LEADERS = (PACKET_LEADER, CONTROL_PACKET_LEADER)
 _DATA = int.from_bytes(PACKET_LEADER, "little")
 _DATA_TYPES = frozenset(
     {
@@ -116,13 +113,15 @@ class FrameReader:
         buffer = self._buffer
         if not buffer:
             return None
-        start = self._find_leader()
-        if start:
-            data = bytes(buffer[:start])
-            del buffer[:start]
-            return Rubbish(Discard.NOISE, data)
-        if len(buffer) < _HEADER_SIZE:
-            return None
+        size = len(buffer)
+        if size < _HEADER_SIZE or buffer[:4] not in _LEADERS:
+            start = self._find_leader()
+            if start:
+                data = bytes(buffer[:start])
+                del buffer[:start]
+                return Rubbish(Discard.NOISE, data)
+            if size < _HEADER_SIZE:
+                return None
         leader, packet_type, count, packet_id, expected_sum = HEADER.unpack_from(buffer)
         # A target that waits for an acknowledge looks at the id alone: the body is not its business (1.9).
         whole = leader != _DATA or not headers_only
@@ -140,7 +139,7 @@ class FrameReader:
             del buffer[:_HEADER_SIZE]
             return HeaderFrame(packet_type, packet_id, count)
         end = _HEADER_SIZE + count
-        if len(buffer) <= end:
+        if size <= end:
             return None
         if buffer[end] != TRAILING_BYTE:
             if self._role is Role.HOST:

@@ -72,6 +72,7 @@ class KdcomLink:
         self._awaiting_reset = False
         self._synchronized = False
         self._last_payload: bytes | None = None
+        self._wanted_acknowledge = b""
         self._more = False
         # Target.
         self._wanted = PacketType.STATE_MANIPULATE
@@ -102,6 +103,12 @@ class KdcomLink:
             if excess > 0:
                 self._discard(Discard.POLLED, bytes(self._polled[:excess]))
                 del self._polled[:excess]
+            return
+        if chunk[:16] == self._wanted_acknowledge and self._outstanding is not None and not self._reader.pending:
+            # What comes nearly always, first and whole: the acknowledge of our request; its reply may be behind it.
+            self._reader.feed(chunk[16:])
+            self._acknowledged()
+            self._more = True
             return
         self._reader.feed(chunk)
         self._read_frames(now)
@@ -376,6 +383,8 @@ class KdcomLink:
     def _transmit(self, packet: _Outstanding) -> None:
         # The id is taken anew at each try: a RESET in between changes it (1.8 step 1).
         self._outbox.append(encode_data(packet.packet_type, self._next_to_send, packet.payload))
+        if self.role is Role.HOST:
+            self._wanted_acknowledge = encode_control(PacketType.ACKNOWLEDGE, self._next_to_send)
 
     def _again(self, packet: _Outstanding, now: float) -> None:
         packet.sent_at = now

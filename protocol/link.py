@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from .packet import PacketType
 
@@ -64,8 +64,7 @@ class Discard(enum.Enum):
     STALE_RESPONSE = "a response to none of the last pokes"
 
 
-@dataclass(frozen=True, slots=True)
-class PacketReceived:
+class PacketReceived(NamedTuple):
     """A data packet: checked, new, in order; it has been acknowledged."""
 
     packet_type: int

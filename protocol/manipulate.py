@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from .errors import LocalProtocolError, RemoteProtocolError
 
@@ -116,12 +116,13 @@ def api_name(api: int) -> str:
 class UnionLayout:
     """The fields at the start of a request's union; what lies behind them is garbage both ways."""
 
-    __slots__ = ("_struct", "fields")
+    __slots__ = ("_names", "_struct", "fields")
 
     def __init__(self, layout: str, *fields: str) -> None:
         self._struct = struct.Struct("<" + layout)
         assert self._struct.size <= 40, f"{fields} do not fit the union"
         self.fields = fields
+        self._names = frozenset(fields)
 
     def decode(self, union: bytes) -> dict[str, int]:
         """Field values out of the 40 bytes."""
@@ -129,6 +130,8 @@ class UnionLayout:
 
     def encode(self, values: Mapping[str, int], base: bytes = bytes(40)) -> bytes:
         """Lay all fields over `base`; fields that are not named keep what base has. LocalProtocolError for others."""
+        if values.keys() == self._names:
+            return self._struct.pack(*[values[field] for field in self.fields]) + base[self._struct.size :]
         merged = {**self.decode(base), **values}
         if len(merged) > len(self.fields):
             unknown = ", ".join(sorted(values.keys() - set(self.fields)))
@@ -205,9 +208,8 @@ UNIONS: Mapping[int, UnionLayout] = {
 """Every request's union, in our names for Microsoft's fields."""
 
 
-@dataclass(frozen=True, slots=True)
-class Manipulate:
-    """One manipulate packet, request or reply, byte for byte."""
+class Manipulate(NamedTuple):
+    """One manipulate packet, request or reply, byte for byte. Two are made for each page that is read."""
 
     api: int
     processor_level: int = 0
@@ -257,4 +259,4 @@ class Manipulate:
         """The answer to this request: everything echoed, the status and these output fields replaced (T34)."""
         layout = UNIONS.get(self.api)
         union = layout.encode(fields, self.union) if layout and fields else self.union
-        return replace(self, status=status, union=union, data=data)
+        return self._replace(status=status, union=union, data=data)

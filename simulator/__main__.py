@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 import trio
 
 from .errors import SimulationError
+from .net import parse_faults
 from .scenarios import SCENARIOS, ScenarioOptions, start
 from .serve import run
+from .serve_net import parse_net, run_net
 
 __all__ = ["main"]
 
@@ -41,13 +44,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("scenario", metavar="SCENARIO", nargs="?", default="bugcheck", choices=list(SCENARIOS))
     parser.add_argument(
-        "--on", required=True, metavar="LINE", help="pty: (or pty:PATH for a link to it), tcp:HOST:PORT, unix:PATH"
+        "--on",
+        required=True,
+        metavar="LINE",
+        help="pty: (or pty:PATH for a link to it), tcp:HOST:PORT, unix:PATH, net:HOST:PORT,key=w.x.y.z[,version=2|4|5]",
     )
     parser.add_argument("--processors", type=int, metavar="N")
     parser.add_argument("--memory", type=_size, metavar="SIZE", help="such as 256M or 64G")
     parser.add_argument("--content", type=_size, metavar="SIZE", help="how much of it is filled with data")
     parser.add_argument("--baud", type=_baud, metavar="N", help="speed of the line; default: as fast as it goes")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="one seed is one machine (default: 1)")
+    parser.add_argument(
+        "--fault", metavar="FAULTS", help="what the network does: loss=0.05,dup=0.05,reorder=0.1,delay=0.02,seed=7"
+    )
     parser.add_argument("--once", action="store_true", help="end when the first debugger hangs up")
     return parser
 
@@ -65,6 +74,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
 
     async def serve_it() -> None:
+        if asked.on.startswith("net:"):
+            if asked.baud is not None or asked.once:
+                raise SimulationError("a network has no --baud, and nobody hangs up there (--once)")
+            line, faults = parse_net(asked.on, os.environ), parse_faults(asked.fault) if asked.fault else None
+            running = start(asked.scenario, options)
+            await run_net(running.target, line, tell, begin=running.scenario.begin, faults=faults)
+        elif asked.fault:
+            raise SimulationError("--fault is for net: lines")
         await run(start(asked.scenario, options).target, asked.on, asked.baud, tell, once=asked.once)
 
     try:

@@ -15,7 +15,6 @@ from protocol.arch import AMD64
 from protocol.debug_io import GetString, GetStringReply, PrintString
 from protocol.errors import RemoteProtocolError
 from protocol.file_io import FileIo
-from protocol.kdcom import KdcomLink
 from protocol.link import (
     BreakInSeen,
     LinkEvent,
@@ -23,6 +22,7 @@ from protocol.link import (
     PacketFailed,
     PacketReceived,
     ResendAsked,
+    TargetLink,
 )
 from protocol.manipulate import HEADER_SIZE, Manipulate
 from protocol.ntstatus import STATUS_BREAKPOINT, STATUS_WAKE_SYSTEM_DEBUGGER
@@ -62,7 +62,7 @@ class Activity(enum.Enum):
 
 @dataclass(slots=True)
 class KdTarget:
-    """A target on one end of a KDCOM link.
+    """A target on one end of a link.
 
     `script` is what happens by itself, in order; when it is empty the machine runs. `break_in` sets the registers
     for the stop of a break-in, `crash` for the last break of bug check E2; `step` lets the machine run one slice and
@@ -70,7 +70,7 @@ class KdTarget:
     """
 
     machine: Machine
-    link: KdcomLink
+    link: TargetLink
     script: deque[Event] = field(default_factory=deque)
     break_in: Callable[[Machine], None] | None = None
     crash: Callable[[Machine], None] | None = None

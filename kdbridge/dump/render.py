@@ -225,15 +225,17 @@ def _remove(path: Path) -> None:
 
 def _pieces(pages: PageRuns, held: PageRuns) -> Iterator[tuple[PageRun, bool]]:
     """The pages in order, in pieces of at most 1 MiB, each either held as a whole or not at all."""
+    there = iter(held & pages)
+    inside = next(there, None)
     for run in pages:
         at = run.base_page
         while at < run.end_page:
-            inside = held.run_of(at)
+            known = inside is not None and inside.base_page <= at
+            end = run.end_page
             if inside is not None:
-                end = min(run.end_page, inside.end_page)
-            else:
-                following = held & PageRuns([PageRun(at, min(run.end_page - at, _RUN_PAGES))])
-                end = following[0].base_page if len(following) else min(run.end_page, at + _RUN_PAGES)
+                end = inside.end_page if known else min(end, inside.base_page)
             for start in range(at, end, _RUN_PAGES):
-                yield PageRun(start, min(_RUN_PAGES, end - start)), inside is not None
+                yield PageRun(start, min(_RUN_PAGES, end - start)), known
+            if known:
+                inside = next(there, None)
             at = end

@@ -64,6 +64,7 @@ class _File:
     """An open file and its size."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         try:
             self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             self.size = os.fstat(self.fd).st_size
@@ -75,7 +76,7 @@ class _File:
         try:
             return read_at(self.fd, size, offset)
         except OSError as error:
-            raise FileError(f"reading at offset {offset:#x} failed: {error.strerror or error}") from None
+            raise FileError(f"{self.path} cannot be read at offset {offset:#x}: {error.strerror or error}") from None
 
     def close(self) -> None:
         if self.fd >= 0:

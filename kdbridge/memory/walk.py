@@ -6,6 +6,8 @@ import struct
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+import trio
+
 from protocol.address import PAGE_SHIFT, PageRun
 
 from .translate import Presence, Translator, classify, transition_frame
@@ -43,6 +45,7 @@ async def walk(translator: Translator, slots: range) -> AsyncIterator[WalkedTabl
     seen: set[tuple[int, int]] = {(root, 0)}
     while pending:
         pfn, level, base = pending.pop()
+        await trio.lowlevel.checkpoint()
         data = await translator.table(pfn)
         if data is None:
             yield WalkedTable(pfn, level, geometry.canonical(base), (), readable=False)

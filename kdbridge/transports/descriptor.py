@@ -7,6 +7,7 @@ own streams do beyond that (trying first, guarding against two users) costs as m
 from __future__ import annotations
 
 import os
+import select
 
 import trio
 
@@ -19,6 +20,8 @@ class DescriptorStream:
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
         self._fd = fd
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
 
     async def send_all(self, data: bytes) -> None:
         """Write all of it. Raises OSError, or trio.ClosedResourceError after `aclose`."""
@@ -41,6 +44,17 @@ class DescriptorStream:
                 return os.read(self._fd, max_bytes or 65536)
             except BlockingIOError:
                 continue
+
+    def receive_within(self, seconds: float) -> bytes | None:
+        """What comes within this short time, empty at the end; None: nothing did. Nothing else runs meanwhile."""
+        if self._fd < 0:
+            raise trio.ClosedResourceError
+        if not self._poll.poll(seconds * 1000):
+            return None
+        try:
+            return os.read(self._fd, 65536)
+        except BlockingIOError:
+            return None
 
     async def aclose(self) -> None:
         """Close it; whoever still waits for it is woken with trio.ClosedResourceError."""

@@ -6,13 +6,13 @@ import contextlib
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import trio
 
 from kdbridge.errors import TransportLostError
 
-__all__ = ["ByteStream", "ListenTransport", "StreamTransport", "reason", "socket_stream"]
+__all__ = ["ByteStream", "ListenTransport", "PromptStream", "StreamTransport", "reason", "socket_stream"]
 
 _CHUNK = 65536
 
@@ -39,6 +39,15 @@ class ByteStream(Protocol):
 
     async def aclose(self) -> None:
         """Close it."""
+        ...
+
+
+@runtime_checkable
+class PromptStream(ByteStream, Protocol):
+    """A stream that can be looked at without going to sleep."""
+
+    def receive_within(self, seconds: float) -> bytes | None:
+        """What comes within this short time, empty at the end; None: nothing did."""
         ...
 
 
@@ -71,6 +80,7 @@ class StreamTransport:
 
     def __init__(self, url: str, stream: ByteStream, notes: Sequence[str], lost: str) -> None:
         self._url, self._stream, self._notes, self._lost = url, stream, tuple(notes), lost
+        self._prompt = stream if isinstance(stream, PromptStream) else None
 
     @property
     def url(self) -> str:
@@ -98,6 +108,18 @@ class StreamTransport:
         if not data:
             raise self._gone(None)
         return bytes(data)
+
+    def receive_within(self, seconds: float) -> bytes | None:
+        """What comes within this short time, if the stream can tell. Raises TransportLostError."""
+        if self._prompt is None:
+            return None
+        try:
+            data = self._prompt.receive_within(seconds)
+        except (OSError, trio.ClosedResourceError) as error:
+            raise self._gone(error) from error
+        if data == b"":
+            raise self._gone(None)
+        return data
 
     async def aclose(self) -> None:
         """Close the stream."""
@@ -151,6 +173,10 @@ class ListenTransport:
     async def receive(self) -> bytes:
         """Wait for the peer, then for at least one byte. Raises TransportLostError."""
         return await (await self._connected()).receive()
+
+    def receive_within(self, seconds: float) -> bytes | None:
+        """What the peer says within this short time. Raises TransportLostError."""
+        return None if self._peer is None else self._peer.receive_within(seconds)
 
     async def aclose(self) -> None:
         """Hang up, or stop listening."""

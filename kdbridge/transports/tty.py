@@ -58,6 +58,10 @@ class TtyTransport:
         """At least one byte. Raises TransportLostError."""
         return await self._stream.receive()
 
+    def receive_within(self, seconds: float) -> bytes | None:
+        """What comes within this short time. Raises TransportLostError."""
+        return self._stream.receive_within(seconds)
+
     async def aclose(self) -> None:
         """Give the port back, after what was written has left it, but soon."""
         port, self._port = self._port, None

@@ -63,18 +63,18 @@ class _Liar:
             at = rng.randrange(0, 20) * 2
             width = min(rng.choice((2, 4, 8)), 40 - at)
             union = reply.union[:at] + hostile_number(rng, width).to_bytes(width, "little") + reply.union[at + width :]
-            return replace(reply, union=union)
+            return reply._replace(union=union)
         if kind == 2:
-            return replace(reply, union=mutated(rng, reply.union)[:40].ljust(40, b"\0"))
+            return reply._replace(union=mutated(rng, reply.union)[:40].ljust(40, b"\0"))
         if kind == 3:
-            return replace(reply, status=rng.choice((0xC0000001, 1, 0x80000001, rng.getrandbits(32))))
+            return reply._replace(status=rng.choice((0xC0000001, 1, 0x80000001, rng.getrandbits(32))))
         if kind == 4:
-            return replace(reply, data=reply.data[: rng.randrange(len(reply.data) + 1)])
+            return reply._replace(data=reply.data[: rng.randrange(len(reply.data) + 1)])
         if kind == 5:
-            return replace(reply, api=rng.choice((reply.api ^ 1, rng.getrandbits(32))))
+            return reply._replace(api=rng.choice((reply.api ^ 1, rng.getrandbits(32))))
         if kind == 6:
-            return replace(reply, processor=rng.getrandbits(16), processor_level=rng.getrandbits(16))
-        return replace(reply, data=mutated(rng, reply.data)[: PACKET_MAX_SIZE - 56])
+            return reply._replace(processor=rng.getrandbits(16), processor_level=rng.getrandbits(16))
+        return reply._replace(data=mutated(rng, reply.data)[: PACKET_MAX_SIZE - 56])
 
 
 _ASKED = (

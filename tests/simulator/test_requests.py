@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
 
@@ -132,7 +131,7 @@ def test_memory_is_that_of_the_processor_that_holds_the_debugger() -> None:
     machine.answer(request)
     assert roots == [0x1AA000]
     machine.current = 1
-    machine.answer(replace(request, processor=0))
+    machine.answer(request._replace(processor=0))
     assert roots == [0x1AA000, 0x77000]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 
 import pytest
 
@@ -143,7 +142,7 @@ def test_a_crash_that_was_asked_for_is_silent_until_its_last_break() -> None:
 def test_a_breakpoint_table_with_a_continue_status_replies_first() -> None:
     desk = waiting()
     table = (PC + 0x100).to_bytes(8, "little") + bytes(8)
-    request = replace(Manipulate.request(ApiNumber.WRITE_BREAK_POINT_EX, count=1, continue_status=0x10002), data=table)
+    request = Manipulate.request(ApiNumber.WRITE_BREAK_POINT_EX, data=table, count=1, continue_status=0x10002)
     assert desk.hear(encode_data(2, A, request.encode())) == [(4, A), (2, A | 1)]
     assert desk.hear(ack(A | 1)) == []
     assert desk.target.activity is Activity.RUNNING
