@@ -248,7 +248,7 @@ class KdcomLink:
                 self._data_at_target(frame)
             else:
                 self._data_at_host(frame)
-            if not target and self._events and not isinstance(self._events[-1], Discarded):
+            if self._events and not isinstance(self._events[-1], Discarded):
                 # What is done about it may change what the rest of the chunk means: that is read when it was taken.
                 self._more = True
                 return

@@ -81,6 +81,14 @@ class Coverage:
         else:
             runs.append(PageRun(pfn, 1))
 
+    def forget(self, run: PageRun) -> None:
+        """These frames, added since the last `save`, are not known after all."""
+        gone = PageRuns([run])
+        for state, runs in self._added.items():
+            self._added[state] = [*(PageRuns(runs) - gone)]
+        for pfn in range(run.base_page, run.end_page):
+            self._recent.pop(pfn, None)
+
     def state_of(self, pfn: int) -> PageState:
         """What is known of one frame."""
         if pfn in self._recent:

@@ -211,13 +211,23 @@ class Snapshot:
 
     def checkpoint(self) -> None:
         """Make all that was put so far durable: the memory first, then the coverage that speaks of it."""
+        problem: SnapshotError | None = None
         try:
             self._write_out()
+        except SnapshotError as error:
+            # What did not fit is lost. What came before it is in the file, and stays ours.
+            problem = error
+            pages = -(-len(self._buffer) // PAGE_SIZE)
+            self.coverage.forget(PageRun(self._buffer_pfn, pages))
+            self._buffer.clear()
+        try:
             os.fsync(self._memory)
             self.coverage.save()
             os.fsync(self._coverage)
         except OSError as error:
             raise self._failed(error) from None
+        if problem is not None:
+            raise problem
 
     def _write_out(self) -> None:
         """Put the buffered pages in their place. Runs of zeros stay holes."""
@@ -233,7 +243,7 @@ class Snapshot:
             if os.fstat(self._memory).st_size < size:
                 os.ftruncate(self._memory, size)
         except OSError as error:
-            # The buffer stays: until these pages are in the file, no checkpoint may say that they are.
+            # The buffer stays: only a checkpoint may decide that these pages are lost.
             raise self._failed(error) from None
         self._buffer.clear()
 

@@ -201,8 +201,11 @@ def test_a_full_disk_is_named_for_text_too(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="RLIMIT_FSIZE is POSIX")
-def test_a_limit_of_the_operating_system_is_told_like_a_full_disk(tmp_path: Path, target: Target) -> None:
-    """The real thing: pwrite itself refuses, in a process of its own."""
+@pytest.mark.parametrize(("every", "kept"), [(100, 200), (10_000, 256)])
+def test_a_limit_of_the_operating_system_is_told_like_a_full_disk(
+    tmp_path: Path, target: Target, every: int, kept: int
+) -> None:
+    """The real thing: pwrite itself refuses, in a process of its own. What is in the file by then stays known."""
     with Snapshot.create(tmp_path / "model", target):
         pass
     program = textwrap.dedent(
@@ -212,7 +215,7 @@ def test_a_limit_of_the_operating_system_is_told_like_a_full_disk(tmp_path: Path
         from kdbridge.errors import SnapshotError
         from kdbridge.snapshot import Snapshot
 
-        model, folder = map(Path, sys.argv[1:])
+        model, folder, every = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
         target = Snapshot.open(model).target
         snapshot = Snapshot.create(folder, target)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -222,21 +225,25 @@ def test_a_limit_of_the_operating_system_is_told_like_a_full_disk(tmp_path: Path
             for pfn in range(1000):
                 snapshot.put(pfn, bytes([pfn & 0xFF, 1]) * 2048)
                 put += 1
-                if pfn % 100 == 99:
+                if pfn % every == every - 1:
                     snapshot.checkpoint()
         except SnapshotError as error:
             print(put, error)
+        try:
+            snapshot.close()
+        except SnapshotError:
+            pass
         """
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "model"), str(tmp_path / "s")],
+        [sys.executable, "-c", program, str(tmp_path / "model"), str(tmp_path / "s"), str(every)],
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     put, _, text = done.stdout.partition(" ")
     assert 256 <= int(put) < 400, done.stdout + done.stderr
     assert "cannot be written: File too large" in text
     truth: dict[int, bytes | None] = {pfn: bytes([pfn & 0xFF, 1]) * 2048 for pfn in range(1000)}
-    assert _assert_honest(tmp_path / "s", truth) == 200
+    assert _assert_honest(tmp_path / "s", truth) == kept
 
 
 def test_a_folder_that_is_there_is_not_touched(tmp_path: Path, target: Target) -> None:
