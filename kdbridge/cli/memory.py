@@ -8,11 +8,12 @@ from pathlib import Path
 import click
 import trio
 
+from kdbridge.discovery import find_memory_runs
 from kdbridge.errors import FileError, MemoryFault, TargetRefusedError, UsageError
 from kdbridge.opening import OpenTarget
 from kdbridge.progress import Meter
 from kdbridge.source import PhysicalMemory, Source, VirtualMemory
-from protocol.address import PAGE_SIZE, format_address, parse_address
+from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRun, PageRuns, format_address, parse_address
 from protocol.errors import LayoutError
 
 from .bar import shown_progress
@@ -70,6 +71,17 @@ def _write(output: Path, data: bytes | bytearray) -> None:
         raise FileError(f"{output} cannot be written: {error.strerror or error}") from None
 
 
+async def _make_sure_of_ram(source: Source, start: int, count: int) -> None:
+    runs = await find_memory_runs(source)
+    first, end = start >> PAGE_SHIFT, start + count + PAGE_SIZE - 1 >> PAGE_SHIFT
+    if runs is None or not PageRuns([PageRun(first, end - first)]) - runs:
+        return
+    raise UsageError(
+        f"the {count:#x} bytes at {format_address(start)} are not all RAM ({source.name} says where that is, in "
+        "kdbridge info): a device may be there, and reading a device can change it; --device reads it all the same"
+    )
+
+
 async def _memory(source: Source, physical: bool) -> VirtualMemory | PhysicalMemory:
     if not physical:
         return source.virtual
@@ -87,15 +99,23 @@ async def _memory(source: Source, physical: bool) -> VirtualMemory | PhysicalMem
 @click.argument("address")
 @click.argument("length")
 @click.option("--physical", is_flag=True, help="ADDRESS is a physical one.")
+@click.option("--device", is_flag=True, help="With --physical: read even where no RAM is.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the raw bytes to this new file.")
 @wait_option
 @json_option
 def memory_command(
-    source: str, address: str, length: str, physical: bool, output: Path | None, wait: float, as_json: bool
+    source: str,
+    address: str,
+    length: str,
+    physical: bool,
+    device: bool,
+    output: Path | None,
+    wait: float,
+    as_json: bool,
 ) -> int:
     """Show LENGTH bytes at ADDRESS, both hexadecimal as in WinDbg (fffff804`7c62a390; 0n4096 for decimal).
 
-    Bytes that cannot be read are shown as ??, and the exit code is 1.
+    Bytes that cannot be read are shown as ??, and the exit code is 1. Of a target's physical memory only RAM is read.
     """
     start, count = _number(address, "ADDRESS"), _number(length, "LENGTH")
     if not 0 < count <= _LARGEST or start + count > 1 << 64:
@@ -106,6 +126,8 @@ def memory_command(
 
     async def main() -> int:
         async with open_source(source, wait) as opened:
+            if physical and not device and isinstance(opened, OpenTarget):
+                await _make_sure_of_ram(opened, start, count)
             data, readable = await _read(await _memory(opened, physical), start, count)
         bad = readable.count(0)
         if output is not None:

@@ -17,7 +17,7 @@ from .modules import find_modules, find_unloaded_modules
 from .notes import Notes, try_read, try_read_pointer
 from .processors import find_processors
 
-__all__ = ["discover"]
+__all__ = ["discover", "find_memory_runs"]
 
 _SHARED_DATA = 0x400
 _BUG_CHECK_DATA = 40
@@ -61,6 +61,12 @@ async def discover(source: Source, report: Callable[[Finding], None] | None = No
         break_status=_break_status(source, architecture, kdbg, processors),
         findings=tuple(notes.findings),
     )
+
+
+async def find_memory_runs(source: Source) -> PageRuns | None:
+    """The frames of RAM alone, by few and small reads; None: not to be found out."""
+    notes = Notes(None)
+    return await _memory_runs(source, await find_kdbg(source, await source.version(), notes), notes)
 
 
 async def _shared_data(source: Source, architecture: Architecture, notes: Notes) -> SharedData | None:

@@ -73,11 +73,11 @@ def test_who_and_why_is_told_before_anything_is_read_and_what_to_type_next_at_th
     pages = next(int(found[1]) for line in said if (found := re.search(r", (\d+) pages, verified$", line)))
     with DumpFile(out) as dump:
         assert pages == dump.held.page_count
-    command = re.fullmatch(r"next: (.+)   or, on Windows: .+", said[-2])
+    command = re.fullmatch(r"next: (.+)   or, on Windows: .+", said[-1])
     assert command is not None
     assert shlex.split(command[1]) == ["kdbridge", "info", str(out)]
     assert call(*shlex.split(command[1])[1:]).code == 0
-    assert said[-1] == "the machine is left as it was found: stopped"
+    assert said[-2] == "the machine is left as it was found: stopped"
 
 
 def test_a_comment_is_in_the_dump(tmp_path: Path) -> None:

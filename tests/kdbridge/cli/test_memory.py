@@ -166,3 +166,14 @@ def test_physical_reads_that_a_machine_refuses_are_told_of() -> None:
     assert (ended.code, ended.out) == (4, "")
     url = sim("no-physical-reads")
     assert ended.last == f"kdbridge: {url} refuses physical reads; virtual addresses can be read"
+
+
+def test_where_no_ram_is_a_device_may_be_and_is_read_only_if_that_is_said(home: Home) -> None:
+    at = home.kernel.image.device[0].base_page << 12
+    ended = call("memory", sim(), f"{at:x}", "10", "--physical")
+    assert (ended.code, ended.out) == (2, "")
+    assert "a device may be there" in ended.last and "--device" in ended.last
+    assert ended.machine.target.machine.memory.device_accesses == []
+    ended = call("memory", sim(), f"{at:x}", "10", "--physical", "--device")
+    assert ended.code == 1, "it was asked for, and this device does not answer"
+    assert ended.machine.target.machine.memory.device_accesses
