@@ -1,6 +1,7 @@
 """How fast it is, as ratios against named rivals in the same run: `make bench`.
 
-Throughput: the engine against a minimal blocking loop (rival.py) on the same simulator, over a Unix socket and a pty.
+Throughput: the engine against a minimal blocking loop (rival.py, rival_net.py) on the same simulator, over a Unix
+socket, a pty and KDNET on loopback; and where the time of one round trip goes.
 Line share: on a paced line, how much of what the target sends while reading is dump payload.
 Memory: resident size of `kdbridge dump` of a 64 GiB machine with 200 MiB of content.
 """
@@ -9,13 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
+import resource
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
@@ -23,18 +26,25 @@ import trio
 from kdbridge.opening import open_target
 from kdbridge.transports.sim import open_sim
 from protocol.address import PAGE_SIZE, PageRun, PageRuns
+from protocol.kdnet import parse_key
 
 from .rival import blocking_dump
+from .rival_net import blocking_dump_net, crypto_seconds
 
 _ROUNDS = 11
 _PAGES = 4096  # 16 MiB a round
+_NET_PAGES = 1024
+_NET_READ = 1096  # bytes that one reply of a version 5 target carries
+_SERIAL_READ = 3944
+_KEY = "1.2.3.4"
 _SLOW_PAGES = {115200: 40, 921600: 320}
 
 
 @contextlib.contextmanager
-def machine(where: str) -> Iterator[str]:
+def machine(where: str, *options: str) -> Iterator[str]:
     """A simulated machine in another process; gives the URL of its line."""
-    command = [sys.executable, "-m", "simulator", "bugcheck", "--on", where, "--memory", "128M", "--processors", "1"]
+    options = options or ("--memory", "128M", "--processors", "1")
+    command = [sys.executable, "-m", "simulator", "bugcheck", "--on", where, *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         line = process.stdout.readline().strip() if process.stdout else ""
@@ -45,30 +55,82 @@ def machine(where: str) -> Iterator[str]:
         process.wait(10)
 
 
-async def engine_dump(url: str, pages: int) -> tuple[float, bytes]:
-    """Seconds to read so many pages through the whole engine; and the last page, as a witness."""
+@dataclass
+class Cost:
+    """Seconds that reading took: by the clock, in our own code, and in the system's calls."""
+
+    wall: float
+    user: float
+    system: float
+    last: bytes
+    """The last page, as a witness."""
+
+
+async def engine_dump(url: str, pages: int) -> Cost:
+    """What it costs to read so many pages through the whole engine."""
     async with open_target(url, wait=30) as target:
-        start = time.perf_counter()
+        start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
         last = b""
         assert target.physical is not None
         async for page in target.physical.read_pages(PageRuns([PageRun(0x400, pages)])):
             last = bytes(page.data or b"")
-        return time.perf_counter() - start, last
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        wall = time.perf_counter() - start
+    return Cost(wall, after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime, last)
+
+
+def where_time_goes(name: str, cost: Cost, pages: int, read: int, crypto: float) -> None:
+    """One round trip, taken apart; `crypto` is seconds for all of them."""
+    trips = pages * PAGE_SIZE / read
+    shares = {
+        "cryptography": crypto, "our code": cost.user - crypto, "system calls": cost.system,
+        "waiting for the target": cost.wall - cost.user - cost.system,
+    }  # fmt: skip
+    parts = ", ".join(f"{what} {seconds / trips * 1e6:.0f} us" for what, seconds in shares.items() if seconds > 0)
+    print(f"round trips over {name}: {trips / cost.wall:.0f} a second; each: {parts}", flush=True)
 
 
 def throughput(where: str, name: str) -> None:
     """The ratio of the engine's throughput to the rival's, taken in turns."""
+    costs: list[Cost] = []
     ratios: list[float] = []
-    rates: list[float] = []
     with machine(where) as url:
         for _ in range(_ROUNDS):
-            ours, last = trio.run(engine_dump, url, _PAGES)
+            ours = trio.run(engine_dump, url, _PAGES)
             theirs, theirs_last = blocking_dump(url, 0x400, _PAGES)
-            assert last == theirs_last, "the two did not read the same"
-            ratios.append(theirs / ours)
-            rates.append(_PAGES * PAGE_SIZE / ours / (1 << 20))
-    ratio, rate = statistics.median(ratios), statistics.median(rates)
-    print(f"throughput over a {name}: {ratio:.2f} of a minimal blocking loop (goal 0.80; {rate:.1f} MiB/s)", flush=True)
+            assert ours.last == theirs_last, "the two did not read the same"
+            ratios.append(theirs / ours.wall)
+            costs.append(ours)
+    _show(name, ratios, costs, _PAGES, 0.8)
+    where_time_goes(name, min(costs, key=lambda cost: cost.wall), _PAGES, _SERIAL_READ, 0.0)
+
+
+def throughput_net() -> None:
+    """The same over KDNET on loopback, against a loop that does the same cryptography."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    costs: list[Cost] = []
+    ratios: list[float] = []
+    with machine(f"net:127.0.0.1:{port},key={_KEY}"):
+        for _ in range(_ROUNDS):
+            ours = trio.run(engine_dump, f"net:port={port},key={_KEY}", _NET_PAGES)
+            theirs, theirs_last = blocking_dump_net(port, parse_key(_KEY).raw, 0x400, _NET_PAGES)
+            assert ours.last == theirs_last, "the two did not read the same"
+            ratios.append(theirs / ours.wall)
+            costs.append(ours)
+    _show("KDNET on loopback", ratios, costs, _NET_PAGES, 0.7)
+    trips = _NET_PAGES * PAGE_SIZE // _NET_READ
+    where_time_goes("KDNET", min(costs, key=lambda cost: cost.wall), _NET_PAGES, _NET_READ, crypto_seconds(trips))
+
+
+def _show(name: str, ratios: list[float], costs: list[Cost], pages: int, goal: float) -> None:
+    ratio, rate = statistics.median(ratios), statistics.median(pages * PAGE_SIZE / cost.wall for cost in costs)
+    print(
+        f"throughput over {name}: {ratio:.2f} of a minimal blocking loop (goal {goal:.2f}; "
+        f"{rate / (1 << 20):.1f} MiB/s; {len(ratios)} rounds, {min(ratios):.2f} to {max(ratios):.2f})",
+        flush=True,
+    )
 
 
 async def _share(baud: int) -> float:
@@ -95,29 +157,38 @@ async def _line_use(baud: int) -> float:
 
 
 def memory() -> None:
-    """The largest resident size of a dump of a machine that is much larger than RAM."""
+    """The resident size of a dump of a machine that is much larger than RAM, while it reads and while it writes."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder, "big.dmp")
-        command: list[str | Path] = [
-            Path(sys.executable).parent / "kdbridge", "dump", "sim:bugcheck?memory=64G&content=200M&processors=4",
-            out, "--kind", "kernel", "--keep-snapshot", Path(folder, "snapshot"),
-        ]  # fmt: skip
-        program = shutil.which("time") or "/usr/bin/time"
-        if not Path(program).exists():
-            command = [sys.executable, "-m", "benchmarks.resident", *map(str, command)]
-        else:
-            command = [program, "-v", *command]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        found = re.search(r"Maximum resident set size \(kbytes\): (\d+)", done.stderr)
-        assert found is not None, done.stderr[-2000:]
-        print(f"resident memory, dump of 64 GiB with 200 MiB of content: {int(found[1]) / 1024:.0f} MiB (goal 200)")
+        line = f"unix:{folder}/line"
+        with machine(line, "--memory", "64G", "--content", "200M", "--processors", "4"):
+            command = [
+                Path(sys.executable).parent / "kdbridge",
+                "dump",
+                line,
+                Path(folder, "big.dmp"),
+                "--kind",
+                "kernel",
+            ]
+            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+            sizes: list[int] = []
+            while process.poll() is None:
+                found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
+                sizes += [int(found[1]) >> 10] if found else []
+                time.sleep(0.1)  # noqa: TID251  (a sample of another process, in real time)
+            assert process.returncode == 0, process.stderr.read()[-2000:] if process.stderr else ""
+            written = Path(folder, "big.dmp").stat().st_size >> 20
+        quarter = len(sizes) // 4
+        shown = ", ".join(f"{max(sizes[at * quarter : (at + 1) * quarter])}" for at in range(4))
+        print(f"resident memory, kernel dump ({written} MiB) of 64 GiB with 200 MiB of content: at most {max(sizes)} MiB (goal 200); "
+              f"in each quarter of its time: {shown}")  # fmt: skip
 
 
 def main() -> None:
     """All of it."""
     with tempfile.TemporaryDirectory() as folder:
-        throughput(f"unix:{folder}/line", "Unix socket")
-        throughput("pty:", "pty")
+        throughput(f"unix:{folder}/line", "a Unix socket")
+        throughput("pty:", "a pty")
+    throughput_net()
     for baud in _SLOW_PAGES:
         share, use = trio.run(_share, baud), trio.run(_line_use, baud)
         print(f"line of {baud} baud: {share:.3f} of the bytes the target sends are payload (goal 0.950); "
