@@ -161,7 +161,7 @@ def memory() -> None:
     with tempfile.TemporaryDirectory() as folder:
         line = f"unix:{folder}/line"
         with machine(line, "--memory", "64G", "--content", "200M", "--processors", "4"):
-            command = [
+            command: list[str | Path] = [
                 Path(sys.executable).parent / "kdbridge",
                 "dump",
                 line,
@@ -179,8 +179,8 @@ def memory() -> None:
             written = Path(folder, "big.dmp").stat().st_size >> 20
         quarter = len(sizes) // 4
         shown = ", ".join(f"{max(sizes[at * quarter : (at + 1) * quarter])}" for at in range(4))
-        print(f"resident memory, kernel dump ({written} MiB) of 64 GiB with 200 MiB of content: at most {max(sizes)} MiB (goal 200); "
-              f"in each quarter of its time: {shown}")  # fmt: skip
+        what = f"kernel dump ({written} MiB) of 64 GiB with 200 MiB of content"
+        print(f"resident memory, {what}: at most {max(sizes)} MiB (goal 200); in each quarter of its time: {shown}")
 
 
 def main() -> None:
