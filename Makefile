@@ -2,20 +2,23 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit wheel referee bench clean
+.PHONY: help demo demo-net test lint unit wheel referee bench clean
 
 BIN := .venv/bin
 READY := .venv/.ready
 PYTEST_ARGS ?=
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 $(READY): pyproject.toml .ci/constraints.txt .ci/environment
 	@.ci/environment
 
 demo: $(READY) ## a machine at a blue screen in another process, dumped twice, verified
-	@$(BIN)/python demo/run.py
+	@$(BIN)/python -m demo.serial_line
+
+demo-net: $(READY) ## the same over the network (KDNET), with an address of its own where that can be had
+	@$(BIN)/python -m demo.network
 
 test: lint unit wheel ## lint, then every test that needs no Windows debugger, then the built wheel in an empty environment
 
