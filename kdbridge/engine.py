@@ -21,9 +21,10 @@ from protocol.conversation import (
     Told,
 )
 from protocol.link import Discard, Discarded
-from protocol.manipulate import Manipulate
+from protocol.manipulate import LARGEST_TRANSFER, Manipulate, api_name
 
-from .transports import Transport
+from .errors import TargetRefusedError
+from .transports import DatagramTransport, PromptTransport, RecordedTransport, Transport
 
 __all__ = ["Engine", "EventSink"]
 
@@ -32,6 +33,10 @@ EventSink = Callable[[KdEvent], None]
 
 _UNREPEATABLE_TRIES = 3
 _FIRST_BYTES = 256
+_AT_ONCE = 0.001
+"""Seconds within which a target on a fast line answers: then going to sleep would cost more than standing still."""
+_MOST_AT_ONCE = 16
+"""After so many answers in a row that came at once, other tasks get their turn."""
 
 
 class Engine:
@@ -40,6 +45,10 @@ class Engine:
     def __init__(self, transport: Transport, connection: KdConnection, sink: EventSink) -> None:
         self.transport = transport
         self.connection = connection
+        self._network = transport if isinstance(transport, DatagramTransport) else None
+        self._prompt = transport if isinstance(transport, PromptTransport) else None
+        self._recorded = transport if isinstance(transport, RecordedTransport) else None
+        self._at_once = 0
         self.discards: Counter[Discard] = Counter()
         """Bytes thrown away, by reason: what the line is like."""
         self.messages = 0
@@ -62,12 +71,16 @@ class Engine:
         )
 
     async def answer(self) -> Replied | Told | RequestFailed:
-        """What came of the question that is open. Cancelled, it is abandoned."""
+        """What came of the question that is open. Cancelled, it is abandoned.
+
+        Raises TargetRefusedError where the target is a recording that does not hold the answer.
+        """
         try:
             await self.flush()
             while True:
                 event = await self.next_event()
                 if isinstance(event, (Replied, Told, RequestFailed)):
+                    self._check_recorded(event)
                     return event
         except trio.Cancelled:
             self.connection.abandon()
@@ -85,6 +98,10 @@ class Engine:
         event = self._take()
         while event is None:
             await self.flush()
+            if await self._received_at_once():
+                event = self._take()
+                continue
+            asleep = trio.current_time()
             due = self.connection.next_timeout()
             # One scope for all that comes until there is something to write: a cancelled write would tear a packet.
             with trio.CancelScope(deadline=inf if due is None else due) as scope:
@@ -96,14 +113,56 @@ class Engine:
                     due = self.connection.next_timeout() if event is None else None
                     if due is not None and due < scope.deadline:
                         scope.deadline = due
+            self._at_once = int(trio.current_time() - asleep < _AT_ONCE)
             if scope.cancelled_caught:
                 self.connection.handle_timeout(trio.current_time())
                 event = self._take()
         return event
 
+    def _check_recorded(self, outcome: Replied | Told | RequestFailed) -> None:
+        refusal = self._recorded.refusal() if self._recorded is not None else ""
+        if refusal:
+            status = outcome.reply.status if isinstance(outcome, Replied) else 0
+            raise TargetRefusedError(
+                f"{self.transport.url}: {refusal}", api=api_name(outcome.request.api), status=status
+            )
+
+    async def _received_at_once(self) -> bool:
+        """On a line whose last answer came at once, look whether this one does too, without going to sleep."""
+        if self._prompt is None or not self._at_once:
+            return False
+        if self._at_once >= _MOST_AT_ONCE:
+            self._at_once = 1
+            await trio.lowlevel.checkpoint()
+        chunk = self._prompt.receive_within(_AT_ONCE)
+        if chunk is None:
+            self._at_once = 0
+            return False
+        self._at_once += 1
+        self._received(chunk)
+        return True
+
+    @property
+    def transfer_sizes(self) -> tuple[int, int]:
+        """Data bytes of a reply: what every target on this link can send, and what this one may be tried with."""
+        return (LARGEST_TRANSFER, LARGEST_TRANSFER) if self._network is None else self._network.transfer_sizes
+
+    def explain(self, wait: float | None = None) -> str | None:
+        """Why there is nobody to talk to, where the transport knows; None: there is, or it does not know."""
+        return None if self._network is None else self._network.explain(wait)
+
+    def loss(self) -> str:
+        """What the transport knows of a target that does not answer any more; may be empty."""
+        return "" if self._network is None else self._network.loss()
+
     async def flush(self) -> None:
         """Write what the conversation wants to say, acknowledges above all."""
-        if self._something_to_write():
+        if self._network is not None:
+            while self._something_to_write():
+                datagram = self._outbox.pop(0)
+                self.bytes_sent += len(datagram)
+                await self._network.send(datagram)
+        elif self._something_to_write():
             data = b"".join(self._outbox)
             self._outbox.clear()
             self.bytes_sent += len(data)
@@ -115,7 +174,7 @@ class Engine:
 
     def _received(self, chunk: bytes) -> None:
         now = trio.current_time()
-        self.bytes_received += len(chunk)
+        self.bytes_received = self.bytes_received + len(chunk) if self._network is None else self._network.received
         self.last_byte_at = now
         if len(self.first_bytes) < _FIRST_BYTES:
             self.first_bytes += chunk[:_FIRST_BYTES]

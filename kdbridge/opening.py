@@ -19,6 +19,7 @@ from protocol.manipulate import Manipulate, api_name
 from protocol.structure import Structure
 
 from .acquire import Acquired, acquire
+from .capture.record import Recorder
 from .discovery import discover
 from .engine import Engine
 from .errors import MemoryFault, TargetRefusedError
@@ -30,7 +31,8 @@ from .session import Session
 from .snapshot import Snapshot
 from .source import PhysicalMemory, StopEvent, VirtualMemory
 from .target import Finding, Target
-from .transports import Transport, open_transport
+from .transports import DatagramTransport, RecordedTransport, Transport, open_transport
+from .transports.tap import tapped
 
 __all__ = ["OpenTarget", "open_target"]
 
@@ -179,14 +181,17 @@ async def open_target(
     report: Callable[[str], None] | None = None,
     on_event: Callable[[KdEvent], None] | None = None,
     transport: Transport | None = None,
+    record: Path | str | None = None,
 ) -> AsyncIterator[OpenTarget]:
     """Take over the target at `address`, in whatever state it is, and leave it as it was.
 
     Nothing is written to it, it is not continued and, unless `break_in` says so, not stopped. `wait` is in seconds.
-    `report` is told in words what happens, `on_event` gets every event of the conversation.
+    `report` is told in words what happens, `on_event` gets every event of the conversation. What goes over the line
+    is recorded into the new file `record` (pcapng); it never holds a key.
     Raises UsageError, TransportOpenError, NoContactError, TransportLostError, TargetLostError.
     """
     way = await open_transport(address) if transport is None else transport
+    recorder: Recorder | None = None
     opened: list[OpenTarget] = []
 
     def sink(event: KdEvent) -> None:
@@ -196,10 +201,13 @@ async def open_target(
             on_event(event)
 
     try:
+        if record is not None:
+            recorder = Recorder(Path(record), name=way.url, tell=report)
+            way = tapped(way, recorder.tap)
         if report is not None:
             for note in way.notes:
                 report(note)
-        engine = Engine(way, KdConnection(KdcomLink(Role.HOST)), sink)
+        engine = Engine(way, _conversation(way, report), sink)
         session = Session(engine, report=report)
         target = OpenTarget(session, LiveTarget(session))
         opened.append(target)
@@ -211,3 +219,14 @@ async def open_target(
     finally:
         with trio.CancelScope(shield=True), trio.move_on_after(2.0):
             await way.aclose()
+        if recorder is not None:
+            recorder.close()
+
+
+def _conversation(way: Transport, report: Callable[[str], None] | None) -> KdConnection:
+    """A datagram transport brings its own link, on which a restart is a new life of the machine."""
+    if report is not None and isinstance(way, (DatagramTransport, RecordedTransport)):
+        way.tell = report
+    if not isinstance(way, DatagramTransport):
+        return KdConnection(KdcomLink(Role.HOST))
+    return KdConnection(way.link, restart_is_new_life=True)

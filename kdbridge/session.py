@@ -6,16 +6,13 @@ method of its own, named after it, and nothing here calls one that the caller di
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import trio
 
 from protocol.arch import Architecture, ControlSpace
 from protocol.conversation import (
     FileDeclined,
-    KdEvent,
     OrphanReply,
     PromptAnswered,
     Replied,
@@ -25,51 +22,29 @@ from protocol.conversation import (
 )
 from protocol.errors import LayoutError
 from protocol.layouts.version import GetVersion64
-from protocol.manipulate import LARGEST_TRANSFER, ApiNumber, Manipulate, api_name
+from protocol.manipulate import ApiNumber, Manipulate, api_name
 from protocol.ntstatus import DBG_CONTINUE
 from protocol.state_change import ExceptionChange, LoadSymbols, StateChange
 from protocol.structure import Structure
 
 from .engine import Engine
 from .errors import NoContactError, TargetLostError, TargetRefusedError
-from .silence import explain_silence
+from .silence import explain_silence, said
 from .source import require_architecture
+from .transfer import CacheType, MemoryReply, TransferSize, memory_reply
 
-__all__ = ["AttachStep", "CacheType", "MemoryReply", "RequestLog", "Session"]
+__all__ = ["CacheType", "MemoryReply", "RequestLog", "Session"]
 
 _LISTEN = 1.5
 """Seconds to listen before saying anything. A target that has something to say repeats it about every second
 (kd-protocol 1.13); and the RESET that follows does no harm to one that waits longer between two tries."""
 
 _PROBE_PAUSE = 2.0
+_EXPLAIN_PAUSE = 5.0
 _ALIGN_TRIES = 3
 _NEUTRAL_DR7 = 0x400
 _KEEP_SYMBOLS = 1
 _MOST_PROCESSORS = 2048
-
-
-class CacheType(enum.IntEnum):
-    """How a physical page is to be mapped for reading (kd-protocol 3.5)."""
-
-    DEFAULT = 0
-    CACHED = 1
-    UNCACHED = 2
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryReply:
-    """What one memory request brought: the bytes before the first that could not be read."""
-
-    data: bytes
-    complete: bool
-    status: int
-
-
-@dataclass(frozen=True, slots=True)
-class AttachStep:
-    """Something that happened while attaching, in words for the user."""
-
-    text: str
 
 
 RequestLog = Callable[[Manipulate, Manipulate | None], None]
@@ -88,11 +63,13 @@ class Session:
     ) -> None:
         self.engine = engine
         self.change: StateChange | None = None
-        self.largest_transfer = LARGEST_TRANSFER
         self.request_log = request_log
         self._report = report or (lambda text: None)
         self._version: GetVersion64 | None = None
         self._context_ex_refused = False
+        self._size = TransferSize(lambda: engine.transfer_sizes)
+        self._life: int | None = None
+        self._explained, self._explained_at = "", float("-inf")
 
     # ---- taking over ---------------------------------------------------------------------------------------
 
@@ -133,11 +110,14 @@ class Session:
                         await self.engine.flush()
                         return event.change
                     if isinstance(event, (OrphanReply, PromptAnswered, FileDeclined)):
-                        self._report(_said(event))
+                        self._report(said(event))
                         if isinstance(event, OrphanReply):
                             # A former debugger's answer: it is acknowledged; now the target waits for a request.
                             connection.send_reset(trio.current_time())
             if not listening.cancelled_caught:
+                continue
+            if self._explain():
+                pause = _PROBE_PAUSE
                 continue
             # RESET first: it wakes a stopped target without a trace, and a running one throws it away.
             if break_in and probes % 2 == 1:
@@ -150,6 +130,15 @@ class Session:
                 connection.send_reset(trio.current_time())
             probes += 1
             pause = _PROBE_PAUSE
+
+    def _explain(self) -> bool:
+        """Whether there is nobody yet to talk to; the user is told why, again only when the reason changes."""
+        text = self.engine.explain()
+        now = trio.current_time()
+        if text and text != self._explained and now - self._explained_at >= _EXPLAIN_PAUSE:
+            self._explained, self._explained_at = text, now
+            self._report(text)
+        return text is not None
 
     async def _align(self) -> bool:
         """Make sure that both ends count alike, and that the target answers; False: it does not, begin anew."""
@@ -173,9 +162,19 @@ class Session:
         if change is None:
             raise TargetLostError("the target answers requests but never said why it stopped; try again")
         self.change = change
+        self._life = self.engine.connection.life
         return change
 
     # ---- asking --------------------------------------------------------------------------------------------
+
+    @property
+    def largest_transfer(self) -> int:
+        """Bytes that one memory request asks for at most; set it to ask for less."""
+        return self._size.now
+
+    @largest_transfer.setter
+    def largest_transfer(self, size: int) -> None:
+        self._size.limit(size)
 
     async def ask(self, request: Manipulate, *, repeatable: bool = True) -> Manipulate:
         """Send a request that has a reply. Raises TargetLostError when none comes; refusals are returned."""
@@ -187,11 +186,15 @@ class Session:
         if isinstance(outcome, Replied):
             self._log(outcome.request, outcome.reply)
             self._check_still_here()
+            self._size.came(len(outcome.reply.data))
             return outcome.reply
         self._log(outcome.request, None)
+        self._check_same_life()
         name = api_name(outcome.request.api)
         if isinstance(outcome, Told):
             raise TargetLostError(f"{name} has no reply")
+        if loss := self.engine.loss():
+            raise TargetLostError(f"the target no longer answers: {name} was sent, but {outcome.reason.value}. {loss}")
         raise TargetLostError(
             f"the target no longer answers: {name} was sent, but {outcome.reason.value}. "
             "It may have been restarted, continued by another debugger, or the line is cut."
@@ -222,12 +225,11 @@ class Session:
         return Manipulate.request(api, address=address, transfer_count=count, actual_bytes=int(cache))
 
     def memory_reply(self, reply: Manipulate, size: int) -> MemoryReply:
-        """What a memory reply brought: never more than was asked, than it says, or than it carries (T35, T36)."""
-        actual = int.from_bytes(reply.union[12:16], "little")
-        good = not reply.status & 0x8000_0000
-        # A failure that carries every byte contradicts itself: without the last one, the failing page stays known.
-        data = reply.data[: min(actual, size if good else size - 1)]
-        return MemoryReply(data, good and bool(data), reply.status)
+        """What a memory reply brought; a target that sends less than it was asked for is not asked for more again."""
+        brought = memory_reply(reply, size)
+        if brought.complete and len(brought.data) < min(size, self.largest_transfer):
+            self._size.came_short(len(brought.data))
+        return brought
 
     async def context(self, processor: int) -> Structure:
         """A processor's CONTEXT. TargetRefusedError when the target has none to give."""
@@ -235,7 +237,7 @@ class Session:
         if not self._context_ex_refused:
             data = bytearray()
             while len(data) < layout.size:
-                wanted = min(layout.size - len(data), self.largest_transfer)
+                wanted = min(layout.size - len(data), self._size.most)
                 request = Manipulate.request(
                     ApiNumber.GET_CONTEXT_EX, processor=processor, offset=len(data), byte_count=wanted
                 )
@@ -366,7 +368,15 @@ class Session:
         if self.request_log is not None:
             self.request_log(request, reply)
 
+    def _check_same_life(self) -> None:
+        if self._life is not None and self._life != self.engine.connection.life:
+            raise TargetLostError(
+                "the target restarted, and what it held in memory is gone: what was read up to here belongs to its "
+                "former life and is kept; nothing of the new one was mixed in."
+            )
+
     def _check_still_here(self) -> None:
+        self._check_same_life()
         now = self.engine.connection.change
         if self.change is None or now is None or now is self.change or now == self.change:
             return
@@ -386,15 +396,3 @@ def _decoded(decode: Callable[[], Structure], api: str, status: int) -> Structur
         raise TargetRefusedError(
             f"the target's answer to {api} is too short: {error}", api=api, status=status
         ) from None
-
-
-def _said(event: KdEvent) -> str:
-    if isinstance(event, OrphanReply):
-        return f"a former debugger's {event.reply.name} reply was waiting; dropped"
-    if isinstance(event, PromptAnswered):
-        prompt = event.prompt.decode("latin-1").strip()
-        answer = event.answer.decode("latin-1")
-        return f"the target asked {prompt!r}; answered {answer!r} (break), so that it stays stopped"
-    if isinstance(event, FileDeclined):
-        return f"the target asked this machine for the file {event.path!r}; declined"
-    return ""

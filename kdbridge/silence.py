@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from protocol.conversation import FileDeclined, KdEvent, OrphanReply, PromptAnswered
 from protocol.link import Discard
 
 from .engine import Engine
+from .transports import DatagramTransport
 from .transports.stream import ListenTransport
+from .transports.tap import untapped
 
-__all__ = ["explain_silence"]
+__all__ = ["explain_silence", "said"]
 
 _SHOWN = 48
 _OF_GOOD_PACKETS = (Discard.DUPLICATE, Discard.STRAY_ACKNOWLEDGE, Discard.UNWANTED_TYPE, Discard.STALE_REPLY)
@@ -18,12 +21,17 @@ def explain_silence(engine: Engine, *, wait: float, break_in: bool) -> str:
     where = engine.transport.url
     heard = bytes(engine.first_bytes)
     good = engine.messages or any(engine.discards[reason] for reason in _OF_GOOD_PACKETS)
-    if isinstance(engine.transport, ListenTransport) and not engine.transport.connected:
+    way = untapped(engine.transport)
+    if isinstance(way, ListenTransport) and not way.connected:
         return (
             f"nobody connected to {where} within {wait:g} seconds: start the virtual machine whose serial port leads "
             "here, or see where it leads."
         )
-    if not heard:
+    network = isinstance(engine.transport, DatagramTransport)
+    nobody = engine.explain(wait)
+    if nobody is not None:
+        return nobody
+    if not heard and not network:
         asked = "RESET and break-in were" if break_in else "RESET was"
         hint = "" if break_in else " One that runs is stopped by --break-in."
         return (
@@ -31,7 +39,7 @@ def explain_silence(engine: Engine, *, wait: float, break_in: bool) -> str:
             "the machine runs, is off, was started without debugging, is busy writing its own dump, or the cable, port "
             f"or baud rate on its side is another.{hint}"
         )
-    if not good:
+    if not good and not network:
         damaged = engine.discards[Discard.BAD_CHECKSUM] + engine.discards[Discard.BAD_TRAILER]
         if damaged:
             return (
@@ -58,3 +66,16 @@ def explain_silence(engine: Engine, *, wait: float, break_in: bool) -> str:
         f"packets came from {where} ({engine.bytes_received} bytes), but no state change within {wait:g} seconds: "
         f"the target is alive and {hint}."
     )
+
+
+def said(event: KdEvent) -> str:
+    """What was done for the target while it was being taken over; empty: nothing worth telling."""
+    if isinstance(event, OrphanReply):
+        return f"a former debugger's {event.reply.name} reply was waiting; dropped"
+    if isinstance(event, PromptAnswered):
+        prompt = event.prompt.decode("latin-1").strip()
+        answer = event.answer.decode("latin-1")
+        return f"the target asked {prompt!r}; answered {answer!r} (break), so that it stays stopped"
+    if isinstance(event, FileDeclined):
+        return f"the target asked this machine for the file {event.path!r}; declined"
+    return ""

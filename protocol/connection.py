@@ -205,8 +205,21 @@ class KdConnection:
         return max(question.asked_at, self._last_byte) + self._reply_timeout
 
     def _drain_link(self, now: float) -> None:
+        failed: PacketFailed | None = None
         while (event := self._link.next_event()) is not None:
-            self._handle(event, now)
+            if failed is not None and not self._is_new_life(event):
+                self._packet_failed(failed, now)
+            failed = None
+            if self._restart_is_new_life and isinstance(event, PacketFailed) and event.restarted:
+                # Whether its life has ended too, the next event says: nothing may be sent before.
+                failed = event
+            else:
+                self._handle(event, now)
+        if failed is not None:
+            self._packet_failed(failed, now)
+
+    def _is_new_life(self, event: LinkEvent) -> bool:
+        return self._restart_is_new_life and isinstance(event, LinkRestarted) and not event.solicited
 
     def _handle(self, event: LinkEvent, now: float) -> None:
         if isinstance(event, PacketReceived):
@@ -221,7 +234,7 @@ class KdConnection:
             self._packet_failed(event, now)
         elif isinstance(event, LinkRestarted):
             self._events.append(event)
-            if self._restart_is_new_life and not event.solicited:
+            if self._is_new_life(event):
                 self._begin_new_life()
             elif self._open is not None and not self._open.waits_for_event:
                 self._reissue_after_event(self._open, FailureReason.RESTARTED, now)
@@ -233,6 +246,7 @@ class KdConnection:
         self.state = Conversation.UNKNOWN
         self.change = None
         self._queue.clear()
+        self._sending_answer = False
         for question in (self._open, self._next):
             if question is not None and not question.abandoned:
                 self._events.append(RequestFailed(question.request, FailureReason.RESTARTED))

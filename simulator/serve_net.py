@@ -26,7 +26,7 @@ from .target import KdTarget
 
 __all__ = ["NetLine", "parse_net", "run_net", "serve_net"]
 
-_FORM = "net:HOST:PORT,key=w.x.y.z, such as net:127.0.0.1:50000,key=1.2.3.4,version=5"
+_FORM = "net:HOST:PORT, such as net:127.0.0.1:50000,key=w.x.y.z,version=5"
 _VARIABLE = "KDBRIDGE_KEY"
 _VERSIONS = {"2": 2, "4": 4, "5": 5}
 _LARGEST = 65535
@@ -92,7 +92,7 @@ async def run_net(
     except (OSError, UnicodeError) as error:
         text = getattr(error, "strerror", None) or str(error)
         raise SimulationError(f"cannot poke {line.host} port {line.port}: {text}") from error
-    with bound:
+    try:
         own = bound.getsockname()
         channel = TargetChannel(
             line.key, AesCbc(), os.urandom, own=Endpoint(own[0], own[1]), host=host, version=line.version
@@ -103,6 +103,8 @@ async def run_net(
             await serve_net(networked, bound, one_life=line.new_port)
             bound.close()
             bound = _socket(family, own[0], 0)
+    finally:
+        bound.close()
 
 
 async def serve_net(networked: NetworkedTarget, bound: socket.socket, *, one_life: bool = False) -> None:

@@ -7,7 +7,7 @@ import click
 from protocol.state_change import ExceptionChange
 
 from .output import json_option, print_json, tell
-from .run import open_live, run, say, wait_option
+from .run import open_live, record_option, run, say, wait_option
 
 __all__ = ["break_command", "continue_command", "crash_command", "reboot_command"]
 
@@ -15,6 +15,7 @@ __all__ = ["break_command", "continue_command", "crash_command", "reboot_command
 @click.command("break", short_help="Stop a running machine.")
 @click.argument("target")
 @wait_option
+@record_option
 @json_option
 def break_command(target: str, wait: float, as_json: bool) -> int:
     """Stop a running machine, and leave it stopped. One that is stopped already is not touched."""
@@ -37,6 +38,7 @@ def break_command(target: str, wait: float, as_json: bool) -> int:
 @click.command("continue", short_help="Let a stopped machine go on.")
 @click.argument("target")
 @wait_option
+@record_option
 @json_option
 def continue_command(target: str, wait: float, as_json: bool) -> int:
     """Let a stopped machine go on. If it stands on an int3, it is moved past it first, as WinDbg does.
@@ -62,6 +64,7 @@ def continue_command(target: str, wait: float, as_json: bool) -> int:
 @click.command("reboot", short_help="Restart a stopped machine.")
 @click.argument("target")
 @wait_option
+@record_option
 @json_option
 def reboot_command(target: str, wait: float, as_json: bool) -> int:
     """Restart a stopped machine through its firmware. What it held in memory is gone afterwards."""
@@ -78,6 +81,7 @@ def reboot_command(target: str, wait: float, as_json: bool) -> int:
 @click.command("crash", short_help="Make a stopped machine bug check, with E2.")
 @click.argument("target")
 @wait_option
+@record_option
 @json_option
 def crash_command(target: str, wait: float, as_json: bool) -> int:
     """Make a stopped machine bug check (E2, MANUALLY_INITIATED_CRASH): it writes its own dump to its own disk."""

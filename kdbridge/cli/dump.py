@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import aclosing
 from pathlib import Path
 
 import click
@@ -15,17 +16,20 @@ from kdbridge.opening import OpenTarget
 from kdbridge.plan import Plan, complete_plan, kernel_plan
 from kdbridge.snapshot import Snapshot
 from kdbridge.target import Target
-from protocol.address import PAGE_SIZE, PageRuns
+from kdbridge.transports import masked
+from protocol.address import PAGE_SIZE, PageRun, PageRuns
 from protocol.errors import KdError
 
 from .asked import check_place, check_rendering, check_runs
 from .bar import shown_progress
 from .output import json_option, print_json, target_document, tell
-from .run import Interrupted, open_live, run, say, wait_option
+from .run import Interrupted, open_live, record_option, run, say, wait_option
 from .words import duration, quoted, size, who_line, why_lines
 
 __all__ = ["dump_command"]
 
+_SAMPLE = 16
+"""Pages that are read to see how fast the line is: 6 s at 115200 baud."""
 _PLANS: dict[DumpKind, Plan] = {DumpKind.COMPLETE: complete_plan, DumpKind.KERNEL: kernel_plan}
 
 
@@ -64,6 +68,7 @@ _PLANS: dict[DumpKind, Plan] = {DumpKind.COMPLETE: complete_plan, DumpKind.KERNE
 @click.option("--force", is_flag=True, help="Overwrite OUT.dmp.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be read, and how long it would take.")
 @wait_option
+@record_option
 @json_option
 def dump_command(
     target: str, out: Path, kind: str, layout: str, break_in: bool, then: str, comment: str,
@@ -101,9 +106,10 @@ def dump_command(
             if then != "leave":
                 await _then(opened, then)
             elif break_in:
-                say(f"the machine is left stopped; `{quoted('kdbridge', 'continue', target)}` lets it go on")
+                say(f"the machine is left stopped; `{quoted('kdbridge', 'continue', masked(target))}` lets it go on")
             else:
                 say("the machine is left as it was found: stopped")
+            say(f"next: {quoted('kdbridge', 'info', out)}   or, on Windows: {quoted('windbg', '-z', out)}")
             return code
 
     try:
@@ -174,7 +180,6 @@ def _conclude(rendered: Rendered, found: Target, folder: Path, *, kept: bool) ->
         say(f"the Snapshot is in {folder}")
     else:
         shutil.rmtree(folder, ignore_errors=True)
-    say(f"next: {quoted('kdbridge', 'info', rendered.path)}   or, on Windows: {quoted('windbg', '-z', rendered.path)}")
     return 1 if flawed else 0
 
 
@@ -200,6 +205,7 @@ async def _dry_run(opened: OpenTarget, found: Target, kind: DumpKind, rate: floa
     elif found.runs is not None:
         pages = found.runs
     amount = pages.page_count * PAGE_SIZE
+    rate = await _measured(opened, found) or rate
     text = f"{kind}: {pages.page_count} pages, {size(amount)}, about {duration(amount / rate)} at {size(round(rate))}/s"
     if as_json:
         document = {"kind": str(kind), "pages": pages.page_count, "bytes": amount, "bytes_per_second": round(rate),
@@ -208,6 +214,18 @@ async def _dry_run(opened: OpenTarget, found: Target, kind: DumpKind, rate: floa
     else:
         tell(text)
     return 1 if found.shortcomings else 0
+
+
+async def _measured(opened: OpenTarget, found: Target) -> float:
+    """Bytes a second of reading pages in a row, by reading a few; 0 where none can be read."""
+    if opened.physical is None or not found.runs:
+        return 0.0
+    started, count = trio.current_time(), 0
+    sample = PageRun(found.runs[0].base_page, min(found.runs[0].page_count, _SAMPLE))
+    async with aclosing(opened.physical.read_pages([sample])) as pages:  # type: ignore[type-var]
+        async for page in pages:
+            count += len(page.data or b"")
+    return count / max(trio.current_time() - started, 1e-3)
 
 
 def _document(rendered: Rendered, found: Target) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from .output import json_option, print_json, target_document, tell
-from .run import known, open_source, run, wait_option
+from .run import known, open_source, record_option, run, wait_option
 from .words import target_lines
 
 __all__ = ["info_command"]
@@ -14,6 +14,7 @@ __all__ = ["info_command"]
 @click.command("info", short_help="Who is it, and why did it stop?")
 @click.argument("source", metavar="TARGET|DUMP|SNAPSHOT")
 @wait_option
+@record_option
 @json_option
 def info_command(source: str, wait: float, as_json: bool) -> int:
     """Who is it, why did it stop, and what could not be found out.

@@ -11,17 +11,21 @@ from importlib.metadata import version
 
 import click
 
+from kdbridge.transports import masked_keys
 from protocol.errors import KdError
 
 from .control import break_command, continue_command, crash_command, reboot_command
 from .convert import convert_command
+from .decode import decode_command
 from .dump import dump_command
 from .info import info_command
+from .keygen import keygen_command
 from .memory import memory_command
 from .ports import ports_command
 from .registers import registers_command
 from .run import Interrupted, say
 from .simulate import simulate_command
+from .tap import tap_command
 from .verify import verify_command
 
 __all__ = ["commands", "main"]
@@ -30,7 +34,8 @@ _FILE = 5
 _INTERRUPTED = 130
 _EPILOG = """\b
 TARGET   serial:/dev/ttyUSB0?baud=115200 · COM3 · tcp:HOST:PORT · tcp-listen:HOST:PORT · unix:PATH
-         unix-listen:PATH · pipe:\\\\.\\pipe\\NAME · rfc2217:HOST:PORT · sim:SCENARIO
+         unix-listen:PATH · pipe:\\\\.\\pipe\\NAME · rfc2217:HOST:PORT · sim:SCENARIO · replay:FILE
+         net:port=50000,key=w.x.y.z[,target=ADDRESS] as WinDbg takes it, or with the key in KDBRIDGE_KEY
          or WinDbg's own: com:port=COM1,baud=115200 · com:pipe,port=\\\\.\\pipe\\NAME,resets=0,reconnect
 
 \b
@@ -77,6 +82,9 @@ for command in (
     crash_command,
     simulate_command,
     ports_command,
+    keygen_command,
+    decode_command,
+    tap_command,
 ):
     commands.add_command(command)
 
@@ -92,7 +100,9 @@ def _run() -> int:
     try:
         code = commands.main(prog_name="kdbridge", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(masked_keys(shown.getvalue()), err=True, nl=False)
         return error.exit_code
     except Interrupted as stop:
         text = str(stop)

@@ -18,7 +18,7 @@ from protocol.errors import LayoutError
 
 from .bar import shown_progress
 from .output import json_option, print_json, tell
-from .run import open_source, run, say, wait_option
+from .run import open_source, record_option, run, say, wait_option
 from .words import hex_lines
 
 __all__ = ["memory_command"]
@@ -102,6 +102,7 @@ async def _memory(source: Source, physical: bool) -> VirtualMemory | PhysicalMem
 @click.option("--device", is_flag=True, help="With --physical: read even where no RAM is.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the raw bytes to this new file.")
 @wait_option
+@record_option
 @json_option
 def memory_command(
     source: str,

@@ -8,7 +8,7 @@ from kdbridge.errors import TargetRefusedError, UsageError
 from protocol.arch import architecture_of
 
 from .output import json_option, print_json, tell
-from .run import known, open_source, run, wait_option
+from .run import known, open_source, record_option, run, wait_option
 from .words import nearest, register_lines
 
 __all__ = ["registers_command"]
@@ -19,6 +19,7 @@ __all__ = ["registers_command"]
 @click.option("--processor", "-p", type=int, metavar="N", help="Of this processor (default: the one that stopped).")
 @click.option("--all", "all_processors", is_flag=True, help="Of every processor.")
 @wait_option
+@record_option
 @json_option
 def registers_command(source: str, processor: int | None, all_processors: bool, wait: float, as_json: bool) -> int:
     """Registers of a target, a dump file or a Snapshot, in WinDbg's order. A target is only read from."""

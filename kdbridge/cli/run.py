@@ -19,12 +19,12 @@ from kdbridge.opening import OpenTarget, open_target
 from kdbridge.snapshot import Snapshot
 from kdbridge.source import Source
 from kdbridge.target import Target
-from kdbridge.transports import is_target, parse_target
+from kdbridge.transports import is_target, masked, masked_keys, parse_target
 from protocol.conversation import KdEvent, Printed
 
 from .words import harmless
 
-__all__ = ["Interrupted", "known", "open_live", "open_source", "run", "say", "wait_option"]
+__all__ = ["Interrupted", "known", "open_live", "open_source", "record_option", "run", "say", "wait_option"]
 
 _T = TypeVar("_T")
 _SCHEME = re.compile(r"[A-Za-z][\w-]+:")
@@ -34,6 +34,19 @@ wait_option = click.option(
     "--wait", default=30.0, metavar="SECONDS", help="How long to wait for the target to answer (default: 30)."
 )
 
+_RECORD = "kdbridge.record"
+
+
+def _keep_record(context: click.Context, parameter: click.Parameter, value: Path | None) -> None:
+    context.meta[_RECORD] = value
+
+
+record_option = click.option(
+    "--record", type=click.Path(path_type=Path), metavar="FILE.pcapng", expose_value=False, callback=_keep_record,
+    help="Record what goes over the line into this new file, for kdbridge decode, replay: and Wireshark.",
+)  # fmt: skip
+"""Of every verb that talks to a target; `open_live` does it. So no verb has to hand it on."""
+
 
 class Interrupted(Exception):  # noqa: N818  (nothing went wrong: the user said stop)
     """The user pressed Ctrl-C, or the process was told to end. The text says what was kept."""
@@ -42,7 +55,7 @@ class Interrupted(Exception):  # noqa: N818  (nothing went wrong: the user said 
 def say(text: str) -> None:
     """A line for the person at the terminal: never mixed with the output, and no reason to stop if nobody reads it."""
     with suppress(OSError):
-        click.echo(harmless(text, kept="\n\t"), err=True)
+        click.echo(harmless(masked_keys(text), kept="\n\t"), err=True)
 
 
 def run(main: Callable[[], Awaitable[_T]]) -> _T:
@@ -66,6 +79,10 @@ def run(main: Callable[[], Awaitable[_T]]) -> _T:
                 results.append(await main())
             except trio.Cancelled:
                 raise
+            except BaseExceptionGroup as group:
+                if group.split(trio.Cancelled)[1] is None:
+                    raise
+                failures.append(group)
             except BaseException as error:
                 failures.append(error)
             nursery.cancel_scope.cancel()
@@ -88,9 +105,16 @@ async def open_live(address: str, wait: float, *, break_in: bool = False) -> Asy
     """A target, taken over; its prints and what happens are shown as they come."""
     if not wait > 0:
         raise UsageError(f"--wait {wait:g}: nothing can answer in that time")
-    say(f"listening on {address}" + (" (a break-in is sent if it runs)" if break_in else ""))
-    async with open_target(address, wait=wait, break_in=break_in, report=say, on_event=_show_prints) as target:
+    say(f"listening on {masked(address)}" + (" (a break-in is sent if it runs)" if break_in else ""))
+    async with open_target(
+        address, wait=wait, break_in=break_in, report=say, on_event=_show_prints, record=_recording()
+    ) as target:
         yield target
+
+
+def _recording() -> Path | None:
+    context = click.get_current_context(silent=True)
+    return None if context is None else context.meta.get(_RECORD)
 
 
 @asynccontextmanager
@@ -100,6 +124,8 @@ async def open_source(name: str, wait: float) -> AsyncIterator[Source]:
     if is_target(name):
         async with open_live(name, wait) as target:
             yield target
+    elif record := _recording():
+        raise UsageError(f"{name} is no target: there is no line to be recorded into {record}")
     elif Snapshot.is_snapshot(path):
         with Snapshot.open(path) as snapshot:
             yield snapshot

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import click
@@ -12,8 +13,10 @@ from kdbridge.positioned import read_at
 from kdbridge.transports.sim import parse_size
 from simulator.errors import SimulationError
 from simulator.from_file import machine_of_dump, machine_of_raw
+from simulator.net import parse_faults
 from simulator.scenarios import SCENARIOS, ScenarioOptions, start
 from simulator.serve import run as serve_target
+from simulator.serve_net import parse_net, run_net
 from simulator.target import KdTarget
 
 from .output import tell
@@ -21,14 +24,17 @@ from .run import Interrupted, run, say
 
 __all__ = ["simulate_command"]
 
+_Begin = Callable[[KdTarget], None]
+_Serve = Callable[[KdTarget, _Begin | None], Awaitable[None]]
 _LIST = "\n".join(f"  {scenario.name:18} {scenario.text}" for scenario in SCENARIOS.values())
 
 
 @click.command("simulate", short_help="Be a machine that a debugger can take over.", epilog=f"\b\nScenarios:\n{_LIST}")
 @click.argument("what", default="bugcheck", metavar="[SCENARIO|DUMP|RAW]")
 @click.option(
-    "--on", "where", required=True, metavar="LINE", help="pty: (or pty:PATH for a link to it), tcp:HOST:PORT, unix:PATH"
-)
+    "--on", "where", required=True, metavar="LINE",
+    help="pty: (or pty:PATH for a link to it), tcp:HOST:PORT, unix:PATH, net:HOST:PORT,key=w.x.y.z[,version=2|4|5]",
+)  # fmt: skip
 @click.option("--processors", type=click.IntRange(1, 256), metavar="N", help="How many processors it has.")
 @click.option(
     "--memory", "memory", metavar="SIZE", help="How much memory it has: 256M, 64G. What is not filled costs nothing."
@@ -38,10 +44,14 @@ _LIST = "\n".join(f"  {scenario.name:18} {scenario.text}" for scenario in SCENAR
     "--baud", type=click.IntRange(min=50), metavar="N", help="Speed of the line; default: as fast as it goes."
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="One seed is one machine, to the last byte.")
+@click.option(
+    "--fault", metavar="FAULTS",
+    help="What the network does to datagrams each way: loss=0.05,dup=0.05,reorder=0.1,delay=0.02,jitter=0.02,seed=7.",
+)  # fmt: skip
 @click.option("--once", is_flag=True, help="End when the first debugger hangs up.")
 def simulate_command(
     what: str, where: str, processors: int | None, memory: str | None, content: str | None,
-    baud: int | None, seed: int, once: bool,
+    baud: int | None, seed: int, fault: str | None, once: bool,
 ) -> int:  # fmt: skip
     """Be a machine that a debugger can take over: kdbridge, or WinDbg itself.
 
@@ -54,10 +64,13 @@ def simulate_command(
         seed=seed,
     )
     file: int | None = None
+    begin: _Begin | None = None
     try:
+        serve = _checked_line(where, fault, baud, once)
         if what in SCENARIOS:
             running = start(what, options)
             target: KdTarget = running.target
+            begin = running.scenario.begin
             text = running.scenario.text
         else:
             if processors or memory or content:
@@ -66,7 +79,7 @@ def simulate_command(
 
         async def main() -> int:
             say(f"{text}; Ctrl-C ends it")
-            await serve_target(target, where, baud, tell, once=once)
+            await serve(target, begin)
             return 0
 
         return run(main)
@@ -79,6 +92,18 @@ def simulate_command(
     finally:
         if file is not None:
             os.close(file)
+
+
+def _checked_line(where: str, fault: str | None, baud: int | None, once: bool) -> _Serve:
+    """What puts a target there. Raises SimulationError, UsageError."""
+    if not where.startswith("net:"):
+        if fault:
+            raise UsageError("--fault is for what is put on the network: --on net:HOST:PORT,key=w.x.y.z")
+        return lambda target, begin: serve_target(target, where, baud, tell, once=once)
+    if baud is not None or once:
+        raise UsageError("a network has no --baud, and nobody hangs up there (--once)")
+    line, faults = parse_net(where, os.environ), parse_faults(fault) if fault else None
+    return lambda target, begin: run_net(target, line, tell, begin=begin, faults=faults)
 
 
 def _of_file(path: Path) -> tuple[KdTarget, str, int]:

@@ -2,7 +2,8 @@
 
 serial:/dev/ttyUSB0?baud=115200     also serial:COM3, or the port's name alone: /dev/ttyUSB0, COM3, \\\\.\\COM12
 tcp:HOST:PORT   tcp-listen:HOST:PORT   unix:PATH   unix-listen:PATH   pipe:\\\\.\\pipe\\NAME   rfc2217:HOST:PORT
-sim:SCENARIO
+net:port=50000,key=w.x.y.z   net://[BIND]:50000?key=w.x.y.z
+sim:SCENARIO   replay:FILE
 com:port=COM1,baud=115200   com:ipport=5003,port=10.0.0.1   com:pipe,port=\\\\.\\pipe\\NAME,resets=0,reconnect
 
 Options follow a question mark and are joined by &. A path is taken as it stands, whatever characters are in it.
@@ -12,11 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 
 from kdbridge.errors import UsageError
 
+from .net_form import MASK, NET_EXAMPLES, masked, net_form
 from .windbg import com_place
 
 __all__ = ["DEFAULT_BAUD", "SCHEMES", "TargetAddress", "is_target", "parse_target"]
@@ -35,7 +37,10 @@ _HOST = re.compile(r"[^\s:/?#@\[\],=]+")
 
 @dataclass(frozen=True, slots=True)
 class TargetAddress:
-    """A target address, taken apart. Made by `parse_target`; `parse_target(address.url)` gives an equal one."""
+    """A target address, taken apart. Made by `parse_target`; `parse_target(address.url)` gives an equal one.
+
+    But for the key of a network target: no text shows it, `url` has `key=…`.
+    """
 
     scheme: str
     place: str = ""
@@ -45,13 +50,19 @@ class TargetAddress:
     port: int = 0
     options: tuple[tuple[str, str], ...] = ()
     """As they were given, in that order; each is one that the scheme knows (sim: checks its own)."""
+    key: str = field(default="", repr=False)
+    """The text of a network target's key, or of a recording of one, where the address has it."""
 
     @property
     def url(self) -> str:
-        """The address as text, in this program's own form."""
+        """The address as text, in this program's own form. A key is masked."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         place = f"{host}:{self.port}" if self.host else self.place
         options = "&".join(f"{name}={value}" for name, value in self.options)
+        if self.scheme == "net":
+            place = f"//{host}:{self.port}"
+        if self.key:
+            options = f"key={MASK}&{options}" if options else f"key={MASK}"
         return f"{self.scheme}:{place}" + (f"?{options}" if options else "")
 
     @property
@@ -78,9 +89,15 @@ def _any_number(value: str) -> str | None:
     return None if value.isascii() and value.isdigit() else f"resets={value} is not a number; 0 means without end"
 
 
+def _stop(value: str) -> str | None:
+    good = value.isascii() and value.isdigit() and len(value) <= 9 and int(value) > 0
+    return None if good else f"stop={value} is no stop of a recording; they are counted from 1"
+
+
 _Check = Callable[[str], "str | None"]
 _LINE: dict[str, _Check] = {"baud": _baud} | {name: _zero_or_one(name) for name in ("rtscts", "xonxoff", "dtr", "rts")}
 _PIPE: dict[str, _Check] = {"resets": _any_number, "reconnect": _zero_or_one("reconnect")}
+_RECORDING: dict[str, _Check] = {"key": lambda value: None, "keyfile": lambda value: None, "stop": _stop}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +119,21 @@ _FORMS: dict[str, _Form] = {
     "unix-listen": _Form("path", "unix-listen:/path/to/socket", {}),
     "pipe": _Form("name", r"pipe:\\.\pipe\NAME", _PIPE),
     "rfc2217": _Form("host", "rfc2217:192.168.1.5:2217?baud=115200", _LINE),
+    "net": _Form("net", NET_EXAMPLES, {}),
     "sim": _Form("name", "sim:bugcheck or sim:bugcheck?processors=4", None),
+    "replay": _Form("name", "replay:session.pcapng or replay:session.pcapng?stop=2", _RECORDING),
 }
 
 SCHEMES = tuple(_FORMS)
 """The schemes of this program's own addresses."""
 
 _NOT_HERE = {
-    "net": "debugging over the network (KDNET)",
     "usb": "debugging over USB",
     "1394": "debugging over IEEE 1394",
 }
-_FORMS_IN_SHORT = "serial:, tcp:, tcp-listen:, unix:, unix-listen:, pipe:, rfc2217:, sim: or WinDbg's com:"
+_FORMS_IN_SHORT = (
+    "serial:, tcp:, tcp-listen:, unix:, unix-listen:, pipe:, rfc2217:, net:, sim:, replay: or WinDbg's com:"
+)
 
 
 def is_target(name: str) -> bool:
@@ -125,12 +145,13 @@ def is_target(name: str) -> bool:
 
 def parse_target(text: str) -> TargetAddress:
     """Take an address apart. Raises UsageError, which says what is wrong and shows one that is right."""
-    if len(text) > _LONGEST or not all(" " <= c != "\x7f" for c in text):
+    whole, text = text, masked(text)
+    if len(whole) > _LONGEST or not all(" " <= c != "\x7f" for c in whole):
         raise UsageError(f"{text[:80]!r} is not a target address; write one such as {_FORMS['serial'].example}")
-    bare = _bare(text)
+    bare = _bare(whole)
     if bare is not None:
-        return _parse(text, bare, text)
-    scheme, colon, rest = text.partition(":")
+        return _parse(text, bare, whole)
+    scheme, colon, rest = whole.partition(":")
     scheme = scheme.lower()
     if not colon:
         raise UsageError(f"{text!r} is not a target address: it should start with {_FORMS_IN_SHORT}")
@@ -140,6 +161,9 @@ def parse_target(text: str) -> TargetAddress:
         raise UsageError(f"{text}: {_NOT_HERE[scheme]} is not supported in this version; use {_FORMS_IN_SHORT}")
     if scheme not in _FORMS:
         raise UsageError(f"{text!r}: there is no {scheme!r} target; write {_FORMS_IN_SHORT}")
+    if scheme == "net":
+        net = net_form(text, rest)
+        return TargetAddress("net", host=net.bind, port=net.port, options=net.options, key=net.key)
     return _parse(text, scheme, rest)
 
 
@@ -162,7 +186,12 @@ def _parse(text: str, scheme: str, rest: str) -> TargetAddress:
         return TargetAddress(scheme, host=host, port=port, options=options)
     if not place and scheme != "sim":
         raise UsageError(f"{text!r} does not say where; write {form.example}")
-    return TargetAddress(scheme, place, options=options)
+    key = dict(options).get("key", "") if scheme == "replay" else ""
+    if key:
+        options = tuple(option for option in options if option[0] != "key")
+        if "keyfile" in dict(options):
+            raise UsageError(f"{text}: both key= and keyfile= are given; leave one out")
+    return TargetAddress(scheme, place, options=options, key="" if key == MASK else key)
 
 
 def _options(text: str, scheme: str, query: str) -> tuple[tuple[str, str], ...]:

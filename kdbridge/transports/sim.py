@@ -1,6 +1,6 @@
 """sim: a simulated machine inside this process, for trying things out without a cable.
 
-sim:SCENARIO[?processors=4&memory=256M&seed=1&baud=115200]
+sim:SCENARIO[?processors=4&memory=256M&seed=1&baud=115200]     over a serial line; link=net: see sim_net.py
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def open_sim(url: str, scenario: str, options: Mapping[str, str]) -> SimTranspor
     """Build the machine and lay a line to it. Raises UsageError for what no scenario can be."""
     unknown = set(options) - set(_NUMBERS) - set(_SIZES)
     if unknown:
-        known = ", ".join((*_NUMBERS, *_SIZES))
+        known = ", ".join((*_NUMBERS, *_SIZES, "link"))
         raise UsageError(f"{url}: a simulated machine knows no option {', '.join(sorted(unknown))}; it knows {known}")
     numbers: dict[str, int] = {}
     for name in _NUMBERS:

@@ -166,6 +166,10 @@ class ListenTransport:
         """Whether anybody has come."""
         return self._peer is not None
 
+    async def wait(self) -> None:
+        """Wait for the peer. Raises TransportLostError."""
+        await self._connected()
+
     async def send(self, data: bytes) -> None:
         """Wait for the peer, then write all of it. Raises TransportLostError."""
         await (await self._connected()).send(data)

@@ -33,6 +33,8 @@ _RIGHT = {
     "rfc2217:[::1]:2217?baud=57600": TargetAddress("rfc2217", host="::1", port=2217, options=(("baud", "57600"),)),
     "sim:": TargetAddress("sim"),
     "sim:bugcheck?processors=4": TargetAddress("sim", "bugcheck", options=(("processors", "4"),)),
+    "net:port=50000": TargetAddress("net", port=50000),
+    "net://[fd00::5]:0?target=pc": TargetAddress("net", host="fd00::5", options=(("target", "pc"),)),
     "com:port=COM1,baud=115200": TargetAddress("serial", "COM1", options=(("baud", "115200"),)),
 }
 
@@ -61,7 +63,6 @@ _WRONG = {
     "tcp:a host:5003": "cannot be a host",
     "tcp:host:5003?nodelay=1": "it has none",
     "unix:": "does not say where",
-    "net:port=50000,key=1.2.3.4": "debugging over the network (KDNET) is not supported in this version",
     "usb:targetname=x": "debugging over USB is not supported in this version",
     "1394:channel=1": "IEEE 1394 is not supported in this version",
     "unix:/a\x00b": "is not a target address",
