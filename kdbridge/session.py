@@ -80,6 +80,7 @@ class Session:
         sends a break-in byte only when `break_in` says so. A module load is a stop like any other, unless
         `pass_module_loads` says to continue it. Raises NoContactError telling what was seen on the line.
         """
+        self._explained_at = trio.current_time()
         with trio.move_on_after(wait):
             while True:
                 change = await self._wait_for_stop(break_in=break_in)
@@ -125,7 +126,7 @@ class Session:
                 connection.send_break_in(trio.current_time())
             else:
                 if not probes:
-                    waited = "" if break_in else "; a running one is waited for (--break-in stops it now)"
+                    waited = "" if break_in else "; a running one is waited for (kdbridge break stops it)"
                     self._report(f"no state change so far: asking a stopped target to repeat it{waited}")
                 connection.send_reset(trio.current_time())
             probes += 1

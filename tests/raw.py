@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from protocol.connection import KdConnection
 from protocol.conversation import KdEvent
 from protocol.kdcom import KdcomLink
-from protocol.link import LinkEvent, Role
+from protocol.link import Link, LinkEvent, Role
 from protocol.manipulate import Manipulate
 from protocol.packet import encode_control, encode_data
 from tests.recording import Packet, split
@@ -22,7 +22,7 @@ def ack(packet_id: int) -> bytes:
     return encode_control(4, packet_id)
 
 
-def events_of(link: KdcomLink) -> list[LinkEvent]:
+def events_of(link: Link) -> list[LinkEvent]:
     events: list[LinkEvent] = []
     while (event := link.next_event()) is not None:
         events.append(event)
@@ -36,7 +36,7 @@ def kd_events_of(host: KdConnection) -> list[KdEvent]:
     return events
 
 
-def sent(end: KdcomLink | KdConnection) -> list[Packet]:
+def sent(end: Link | KdConnection) -> list[Packet]:
     """The packets it has written; a break-in byte would not be one, and fails here."""
     packets, between = split(b"".join(end.data_to_send()))
     assert between == []

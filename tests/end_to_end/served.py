@@ -24,18 +24,23 @@ class Served:
     url: str
     kernel: SimulatedKernel
     """The same machine, to the byte: one seed is one machine."""
+    on: str
 
     @property
     def connection(self) -> tuple[str, ...]:
         """What the engine is told to attach to it."""
         if self.url.startswith("tcp:"):
             return "-k", f"com:port=127.0.0.1,ipport={self.url.rpartition(':')[2]}"
+        if self.url.startswith("net:"):
+            # net:HOST:PORT,key=…: it pokes there, and the engine listens.
+            place, key, *_ = self.on.split(",")
+            return "-k", f"net:port={place.rpartition(':')[2]},{key}"
         return "-k", "com:port=COM1,baud=115200"
 
     @property
     def environment(self) -> dict[str, str]:
         """What the engine's surroundings must say: which terminal its COM1 is."""
-        return {} if self.url.startswith("tcp:") else {"KDEXEC_COM1": self.url.removeprefix("serial:")}
+        return {} if self.url.startswith(("tcp:", "net:")) else {"KDEXEC_COM1": self.url.removeprefix("serial:")}
 
 
 @contextlib.contextmanager
@@ -48,7 +53,7 @@ def served(scenario: str, *, on: str = "tcp:127.0.0.1:0", processors: int = 2, m
         url = process.stdout.readline().strip()
         assert url, f"the simulator ended with {process.wait()}"
         options = ScenarioOptions(processors=processors, memory_size=memory << 20)
-        yield Served(url, start(scenario, options).kernel)
+        yield Served(url, start(scenario, options).kernel, on)
         assert process.poll() is None, "the simulator ended by itself"
     finally:
         process.terminate()
