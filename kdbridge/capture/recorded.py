@@ -173,7 +173,7 @@ def stops_of(packets: Iterable[RecordedPacket]) -> list[RecordedStop]:
         if packet.packet_type == PacketType.STATE_CHANGE64 and not packet.to_target:
             if not standing or stops[-1].state_change != packet.payload:
                 stops.append(RecordedStop(packet.time, packet.payload, life))
-            standing, asked = True, None
+                standing, asked = True, None
             continue
         if packet.packet_type != PacketType.STATE_MANIPULATE:
             continue

@@ -40,9 +40,10 @@ async def relay_line(
     target: Transport,
     tap: Tap,
     tell: Callable[[str], None],
-    again: Callable[[], Awaitable[Transport]] | None = None,
+    again: Callable[[Transport], Awaitable[Transport]] | None = None,
 ) -> None:
-    """Carry bytes both ways, for ever. `again` makes ready for the next debugger, where another one can come.
+    """Carry bytes both ways, for ever. `again` makes ready for the next debugger, where another one can
+    come: it gets the way of the one that hung up, and gives that of the next.
 
     Closes the debugger's side. Raises TransportLostError when the target's side is lost, or the debugger's and nobody
     else can come.
@@ -81,7 +82,7 @@ class _Line:
             scope.cancel()
 
     async def from_debuggers(
-        self, tell: Callable[[str], None], again: Callable[[], Awaitable[Transport]] | None
+        self, tell: Callable[[str], None], again: Callable[[Transport], Awaitable[Transport]] | None
     ) -> None:
         """Carry what one debugger after another says."""
         try:
@@ -93,8 +94,7 @@ class _Line:
                     self.failure = lost
                     return
                 tell("the debugger hung up; the next one is waited for")
-                await self._debugger.aclose()
-                self._debugger = await again()
+                self._debugger = await again(self._debugger)
         except KdError as error:
             self.failure = error
         finally:

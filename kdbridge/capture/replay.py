@@ -21,12 +21,12 @@ from protocol.errors import RemoteProtocolError
 from protocol.kdcom import KdcomLink
 from protocol.kdnet import ControlKey
 from protocol.kdnet.control import Poke
-from protocol.link import PacketReceived, ResendAsked, Role
+from protocol.link import Discard, PacketReceived, ResendAsked, Role
 from protocol.manipulate import HEADER_SIZE, NO_REPLY, ApiNumber, Manipulate
 from protocol.packet import SYNC_PACKET_ID, PacketType
 
 from .conversation import Conversation
-from .decoded import Kind, Odd
+from .decoded import DecodedPacket, Kind, Odd
 from .frames import Medium
 from .reader import read_frames
 from .recorded import RecordedPacket, RecordedStop, stops_of
@@ -185,7 +185,7 @@ def _packets(address: TargetAddress, key: ControlKey | None, report: Callable[[s
             if isinstance(packet.message, Poke):
                 new_life = new_life or (bool(lives) and packet.message.life not in lives)
                 lives.add(packet.message.life)
-            if packet.kind not in _TAKEN or any(oddity.kind is Odd.DISCARD for oddity in packet.oddities):
+            if packet.kind not in _TAKEN or _is_dropped(packet):
                 continue
             if packet.kind is Kind.STATE_CHANGE64:
                 # Over a serial line, a first packet once more (kd-protocol 1.6); over a network, its poke told.
@@ -202,6 +202,11 @@ def _packets(address: TargetAddress, key: ControlKey | None, report: Callable[[s
                 f"{address.place} is encrypted: write {address.url}?key=w.x.y.z, or put its key into {VARIABLE}"
             )
         raise UsageError(f"{address.place}: none of {closed} datagrams authenticates; that machine had another key")
+
+
+def _is_dropped(packet: DecodedPacket) -> bool:
+    """No receiver takes it. Whether it answers anything is found out here once more."""
+    return any(odd.kind is Odd.DISCARD and odd.reason is not Discard.STALE_REPLY for odd in packet.oddities)
 
 
 def _chosen(address: TargetAddress, stops: list[RecordedStop]) -> int:

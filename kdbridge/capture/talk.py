@@ -85,7 +85,7 @@ class Talk:
         question = self._asked_last.get((packet_type, not to_target)) if is_reply else None
         if isinstance(message, Manipulate) and not again:
             oddities += self._asked(message) if to_target else self._replied(message)
-        elif isinstance(message, StateChange):
+        elif isinstance(message, StateChange) and not any(odd.kind is Odd.DUPLICATE for odd in oddities):
             oddities += self._unanswered()
             self._request = None
         if message is not None and not is_reply:

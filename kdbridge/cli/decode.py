@@ -23,8 +23,6 @@ from .run import say
 
 __all__ = ["decode_command"]
 
-_NO_KEY = f"give the key of the target with --key, --keyfile, or in {VARIABLE}"
-
 
 @click.command("decode", short_help="What was on the wire, from a capture.")
 @click.argument("file", type=click.Path(path_type=Path))
@@ -71,7 +69,10 @@ def _ending(file: Path, tally: Tally, notes: list[str], key: ControlKey | None) 
         say(f"kdbridge: {file}: nothing of a kernel debugger is in it, neither serial bytes nor KDNET's datagrams")
         return 1
     if tally.datagrams and key is None:
-        say(f"kdbridge: {tally.datagrams} datagrams are encrypted; {_NO_KEY}")
+        say(
+            f"kdbridge: {tally.datagrams} datagrams are encrypted; "
+            "give the key of the target with --key, --keyfile, or in KDBRIDGE_KEY"
+        )
     elif tally.key_is_wrong:
         say(f"kdbridge: the key is wrong: none of {tally.datagrams} datagrams authenticates with it")
     return 1 if tally.shut else 0

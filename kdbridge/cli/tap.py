@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import cast
@@ -20,7 +19,7 @@ from kdbridge.errors import UsageError
 from kdbridge.transports import TargetAddress, Transport, masked, open_transport, parse_target
 from kdbridge.transports.net_key import VARIABLE, find_any_key
 from kdbridge.transports.net_waiting import show_address
-from kdbridge.transports.pty import open_pty
+from kdbridge.transports.pty import PtyTransport, open_pty
 from kdbridge.transports.stream import ListenTransport
 from kdbridge.transports.tap import Tap
 from protocol.kdnet import Address, ControlKey
@@ -55,6 +54,8 @@ def tap_command(debugger: str, target: str, record: Path | None, quiet: bool) ->
     network = debugger.lower().startswith("udp:")
     if (parse_target(target).scheme == "net") != network:
         raise UsageError(f"{debugger} and {masked(target)} do not go together: net: goes with udp:HOST:PORT. {_FORMS}")
+    if not network and not debugger.lower().startswith("pty:"):
+        parse_target(debugger)
 
     async def main() -> int:
         async with AsyncExitStack() as stack:
@@ -82,18 +83,20 @@ async def _line(debugger: str, target: str, recorder: Recorder | None, quiet: bo
         say(note)
     side = await _debuggers_side(debugger)
     say(f"the debugger connects to {side.url}")
-    again: Callable[[], Awaitable[Transport]] | None = None
-    if isinstance(side, ListenTransport) or debugger.lower().startswith("pty:"):
-        place = side.url
-
-        async def again() -> Transport:
-            return await _debuggers_side(place)
-
-    await relay_line(side, way, _Shown(recorder, None, quiet).tap, say, again)
+    more = _again if isinstance(side, (ListenTransport, PtyTransport)) else None
+    await relay_line(side, way, _Shown(recorder, None, quiet).tap, say, more)
 
 
 async def _debuggers_side(text: str) -> Transport:
     return open_pty(text) if text.lower().startswith("pty:") else await open_transport(text)
+
+
+async def _again(side: Transport) -> Transport:
+    """The next debugger's side, where the last one's was. A terminal is there as long as the tap."""
+    if isinstance(side, PtyTransport):
+        return side
+    await side.aclose()
+    return await open_transport(side.url)
 
 
 async def _network(debugger: str, target: TargetAddress, recorder: Recorder | None, quiet: bool) -> None:
@@ -121,8 +124,7 @@ async def _resolved(text: str) -> Address:
         found = await trio.socket.getaddrinfo(host, int(port), type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError):
         raise UsageError(f"{text!r}: the host {host} is not known") from None
-    where = cast("Address", found[0][4])
-    return where
+    return cast("Address", found[0][4])
 
 
 class _Shown:

@@ -61,6 +61,8 @@ class PtyTransport:
 
     async def wait(self) -> None:
         """Wait until somebody has it open."""
+        if not self.connected:
+            self._forget()
         while not self.connected:  # noqa: ASYNC110  (only by looking can it be known)
             await trio.sleep(_LOOK)
         self._notes = (*self._notes[:1], f"opened: {self.path}")
@@ -92,6 +94,17 @@ class PtyTransport:
         with trio.CancelScope() as scope:
             scope.cancel()
             await self._stream.aclose()
+
+    def _forget(self) -> None:
+        """What the one before did not read is not for the next one."""
+        import termios
+
+        with suppress(OSError, termios.error):
+            slave = os.open(self._name, os.O_RDWR | os.O_NOCTTY)
+            try:
+                termios.tcflush(slave, termios.TCIFLUSH)
+            finally:
+                os.close(slave)
 
     def _gone(self, error: BaseException | None) -> TransportLostError:
         detail = "" if error is None else f" ({reason(error)})"

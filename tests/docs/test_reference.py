@@ -21,6 +21,7 @@ from tests.house.tree import ROOT
 
 _PAGES = {page.name: page for page in all_pages()}
 _TROUBLE = _PAGES["docs/troubleshooting.md"]
+_NETWORK = _PAGES["docs/transports/net.md"]
 _INLINE = re.compile(r"`(kdbridge [^`]+)`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -35,11 +36,14 @@ _NOT_QUOTED = {
 """Texts of errors that need not be quoted, and why."""
 
 
-def _quoted() -> list[str]:
+def _quoted(prose: str = _TROUBLE.prose) -> list[str]:
     """The errors that troubleshooting.md quotes: what stands first in each entry of its lists."""
-    return [
-        double or single for double, single in re.findall(r"^\* (?:``(.+?)``|`([^`]+)`)", _TROUBLE.prose, re.MULTILINE)
-    ]
+    return [double or single for double, single in re.findall(r"^\* (?:``(.+?)``|`([^`]+)`)", prose, re.MULTILINE)]
+
+
+def _waiting() -> list[str]:
+    """The messages that net.md explains."""
+    return _quoted(_NETWORK.prose.partition("## While it waits")[2].partition("\n## ")[0])
 
 
 def _command(name: str) -> click.Command:
@@ -137,7 +141,7 @@ def test_every_error_is_in_troubleshooting() -> None:
     assert [name for name in names if not re.search(rf"\b{name}\b", _TROUBLE.prose)] == []
 
 
-@pytest.mark.parametrize("quoted", _quoted())
+@pytest.mark.parametrize("quoted", [*_quoted(), *_waiting()])
 def test_a_quoted_error_is_what_the_program_says(quoted: str) -> None:
     assert any(quoted in text for text in texts()), "no text in the sources is like this"
 

@@ -166,3 +166,10 @@ def test_the_version_packet_is_that_of_all_stops_of_a_life_and_of_no_other_life(
     assert first.answer(ask).reply.fields()["major_version"] == 15
     assert second.answer(ask) == first.answer(ask)
     assert other.answer(ask).missing == "the recording holds no answer to GetVersion"
+
+
+def test_a_state_change_that_comes_twice_takes_no_answer_away() -> None:
+    request = _read(0x2000, 4)
+    reply = _told(request.reply(0, data=b"data", actual_bytes=4), to_target=False)
+    stop = _stop([_told(request, to_target=True), _stopped(), reply])
+    assert stop.answer(request).reply.data == b"data"

@@ -38,9 +38,11 @@ def test_one_debugger_after_another_works_through_it_as_without_it(side: str, tm
 
 
 def test_what_a_target_says_while_no_debugger_is_there_is_shown() -> None:
-    with served("bugcheck", "--memory", "16M", "--on", "tcp:127.0.0.1:0") as machine:
-        with tapping("tcp-listen:127.0.0.1:0", machine.url) as tap:
-            program("info", tap.place.replace("-listen", ""))
+    with (
+        served("bugcheck", "--memory", "16M", "--on", "tcp:127.0.0.1:0") as machine,
+        tapping("tcp-listen:127.0.0.1:0", machine.url) as tap,
+    ):
+        program("info", tap.place.replace("-listen", ""))
     assert "stopped: STATUS_BREAKPOINT" in tap.shown[0]
 
 
@@ -48,9 +50,11 @@ def test_what_a_target_says_while_no_debugger_is_there_is_shown() -> None:
 def test_a_network_session_goes_through_with_and_without_the_key(keyed: bool, tmp_path: Path) -> None:
     path, port = tmp_path / "session.pcapng", free_port()
     key = f",key={_KEY}" if keyed else ""
-    with tapping(f"udp:127.0.0.1:{port}", f"net:port=0{key}", "--record", path) as tap:
-        with served("bugcheck", "--memory", "16M", "--on", f"net:127.0.0.1:{tap.place},key={_KEY}"):
-            through = program("info", f"net:port={port},key={_KEY}")
+    with (
+        tapping(f"udp:127.0.0.1:{port}", f"net:port=0{key}", "--record", path) as tap,
+        served("bugcheck", "--memory", "16M", "--on", f"net:127.0.0.1:{tap.place},key={_KEY}"),
+    ):
+        through = program("info", f"net:port={port},key={_KEY}")
     assert through.code == 0, through.err
     text = "".join(tap.shown)
     assert ("GetVersion" in text) is keyed
@@ -66,10 +70,12 @@ def test_a_network_session_goes_through_with_and_without_the_key(keyed: bool, tm
 
 
 def test_a_target_that_goes_away_ends_the_tap_and_is_named(tmp_path: Path) -> None:
-    with served("bugcheck", "--memory", "16M", "--on", "tcp:127.0.0.1:0") as machine:
-        with tapping("tcp-listen:127.0.0.1:0", machine.url) as tap:
-            machine.kill()
-            program("info", tap.place.replace("-listen", ""), "--wait", "1")
+    with (
+        served("bugcheck", "--memory", "16M", "--on", "tcp:127.0.0.1:0") as machine,
+        tapping("tcp-listen:127.0.0.1:0", machine.url) as tap,
+    ):
+        machine.kill()
+        program("info", tap.place.replace("-listen", ""), "--wait", "1")
     assert tap.code == 4
     assert tap.said[-1].startswith(f"kdbridge: {machine.url}: the other side ended the connection")
 
