@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from math import inf
 from pathlib import Path
 
 import trio
@@ -105,6 +106,7 @@ class ReplayTransport:
         self.tell: Callable[[str], None] = lambda text: None
         """Is told in words when memory is asked for that the recording does not hold."""
         self._told = False
+        self._sent = trio.Event()
 
     @property
     def url(self) -> str:
@@ -124,6 +126,7 @@ class ReplayTransport:
         """Put bytes on the line."""
         await trio.lowlevel.checkpoint_if_cancelled()
         self._machine.receive_data(data, trio.current_time())
+        self._sent.set()
         if self._machine.missing_memory and not self._told:
             self._told = True
             self.tell(f"{self._machine.first_missing}; memory that it does not hold counts as unreadable")
@@ -136,10 +139,9 @@ class ReplayTransport:
             if data:
                 return data
             wake = self._machine.next_timeout()
-            if wake is None:
-                await trio.sleep_forever()
-            else:
-                await trio.sleep_until(wake)
+            self._sent = trio.Event()
+            with trio.CancelScope(deadline=inf if wake is None else wake):
+                await self._sent.wait()
 
     def receive_within(self, seconds: float) -> bytes | None:
         """What the machine says now: it needs no time."""

@@ -6,6 +6,7 @@ sim:SCENARIO[?processors=4&memory=256M&seed=1&baud=115200]     over a serial lin
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 
 import trio
 
@@ -38,6 +39,7 @@ class SimTransport:
         self.running = running
         """The machine, for whoever wants to look behind the line."""
         self._wire = Wire(running.target, baud)
+        self._sent = trio.Event()
 
     @property
     def url(self) -> str:
@@ -53,6 +55,7 @@ class SimTransport:
         """Put bytes on the line."""
         await trio.lowlevel.checkpoint_if_cancelled()
         self._wire.send(data, trio.current_time())
+        self._sent.set()
 
     async def receive(self) -> bytes:
         """The next bytes from the machine, as soon as the line has carried them here."""
@@ -63,10 +66,9 @@ class SimTransport:
             if ready:
                 return ready
             wake = self._wire.next_time(now)
-            if wake is None:
-                await trio.sleep_forever()
-            else:
-                await trio.sleep_until(wake)
+            self._sent = trio.Event()
+            with trio.CancelScope(deadline=inf if wake is None else wake):
+                await self._sent.wait()
 
     async def aclose(self) -> None:
         """Nothing to give back; the machine is gone with the last reference to it."""

@@ -64,7 +64,12 @@ async def test_a_recording_of_a_network_is_udp_that_others_read_and_holds_no_key
 ) -> None:
     path = tmp_path / "net.pcapng"
     keys: list[ControlKey] = []
-    monkeypatch.setattr(sim_net, "ControlKey", lambda raw: keys.append(ControlKey(raw)) or keys[-1])
+
+    def make(raw: bytes) -> ControlKey:
+        keys.append(ControlKey(raw))
+        return keys[-1]
+
+    monkeypatch.setattr(sim_net, "ControlKey", make)
     async with open_target(f"{_MACHINE}&link=net", record=path) as target:
         await target.version()
     packets = rdpcap(str(path))

@@ -42,6 +42,7 @@ def _api(packet: Captured) -> int:
 def _stop(captured: list[Captured], number: int) -> list[Captured]:
     """The packets of one of the stops, by where WinDbg continued: they are counted from 1."""
     packets: Iterator[Captured] = iter(captured)
+    stop: list[Captured] = []
     for _ in range(number):
         stop = list(
             takewhile(
@@ -133,7 +134,7 @@ async def test_memory_that_was_not_recorded_is_a_fault_and_counted(capture: Path
         for _ in range(3):
             with pytest.raises(MemoryFault) as raised:
                 await target.virtual.read(VirtualAddress(0xFFFFF780_00000000), 8)
-        assert raised.value.address == 0xFFFFF780_00000000
+            assert raised.value.address == 0xFFFFF780_00000000
         assert target.physical is not None
         with pytest.raises(MemoryFault):
             await target.physical.read(PhysicalAddress(0x1000), 8)

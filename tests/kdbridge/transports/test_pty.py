@@ -11,20 +11,24 @@ import trio
 import trio.testing
 
 from kdbridge.errors import TransportLostError, TransportOpenError
-from kdbridge.transports.pty import open_pty
+from kdbridge.transports.pty import PtyTransport, open_pty
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are none on Windows")
+
+
+def _is_open(line: PtyTransport) -> bool:
+    return line.connected
 
 
 async def test_bytes_go_both_ways_as_they_are(tmp_path: Path) -> None:
     everything = bytes(range(256))
     line = open_pty(f"pty:{tmp_path / 'line'}")
     assert line.notes == (f"waits at {tmp_path / 'line'} for somebody to open it",)
-    assert not line.connected
+    assert _is_open(line) is False
     peer = os.open(tmp_path / "line", os.O_RDWR | os.O_NOCTTY)
     try:
         await line.wait()
-        assert line.connected and line.notes[-1] == f"opened: {tmp_path / 'line'}"
+        assert _is_open(line) and line.notes[-1] == f"opened: {tmp_path / 'line'}"
         await line.send(everything)
         assert os.read(peer, 4096) == everything
         os.write(peer, everything)
@@ -54,7 +58,7 @@ async def test_whoever_closes_it_is_gone_and_the_next_finds_nothing_of_what_was_
         os.close(second)
         with trio.fail_after(5):
             await gone.wait()
-    assert not line.connected
+    assert _is_open(line) is False
     third: list[int] = []
 
     async def come() -> None:
