@@ -31,7 +31,7 @@ PLACES = {"/dev/ttyUSB0": "pty", "10.0.0.1:5003": "tcp", "/run/vm/com1.sock": "u
 
 _SIZE = r"[\d.]+ (?:bytes|[KMGT]iB)"
 _PROGRESS = re.compile(rf"[^:]+: {_SIZE}(?: of {_SIZE})?(?: \(\d+ %\))?, {_SIZE}/s.*")
-_LINE_URL = re.compile(r"^(?:serial|tcp|unix):", re.MULTILINE)
+_LINE_URL = re.compile(r"^(?:(?:serial|tcp|unix):|the debugger connects to )", re.MULTILINE)
 _SECONDS = 100
 _QUOTED = re.compile(r"'[^']*'")
 _FOR_SHELLS = re.compile(r"[|&;<>()$`\"\\*~#{}]")
@@ -97,7 +97,7 @@ class Stage:
                 (self._run / step.name).write_text(self._real(text), encoding="utf-8")
             elif isinstance(step, Serve):
                 self._serve(step)
-            elif step.text.startswith("kdbridge simulate ") and "--help" not in step.text:
+            elif step.text.startswith(("kdbridge simulate ", "kdbridge tap ")) and "--help" not in step.text:
                 yield self._start(step)
             elif _INTERRUPT in step.shown:
                 yield self._interrupt(step)
@@ -135,7 +135,7 @@ class Stage:
         return process
 
     def _start(self, command: Command) -> Outcome:
-        """A machine that goes on being one: what it printed until a debugger can come."""
+        """A machine, or a tap, that goes on being one: what it printed until a debugger can come."""
         process = self._launch(command.text)
         printed = _until_url(process.stdout)
         if _LINE_URL.search(printed):

@@ -64,6 +64,25 @@ def test_over_a_serial_line_carried_by_tcp(kdexec: Kdexec, tmp_path: Path) -> No
     _assert_replays(f"replay:{path}", kernel)
 
 
+def test_the_engine_attaches_to_the_recording_of_its_own_session_and_is_told_the_same(
+    kdexec: Kdexec, tmp_path: Path
+) -> None:
+    path = tmp_path / "session.pcapng"
+    look = (".reload", "r", "k", ".bugcheck", "lm")
+    answers = []
+    with served("bugcheck") as machine:
+        for target, more in ((machine.url, ("--record", path)), (f"replay:{path}", ())):
+            with tapping("tcp-listen:127.0.0.1:0", target, *more) as tap:
+                port = tap.place.rpartition(":")[2]
+                transcript = parse(kdexec("-k", f"com:port=127.0.0.1,ipport={port}", *look, timeout=240))
+            answers.append({command: transcript[command].lines for command in look[1:-1]})
+            modules = "\n".join(transcript["lm"].lines)
+            # What follows the last command is the engine's farewell: nobody carries out what it asks for.
+            answers[-1]["lm"] = re.findall(r"^[0-9a-f]{8}`[0-9a-f]{8} .*", modules, re.MULTILINE)
+    assert answers[0] == answers[1]
+    assert all(answers[0].values())
+
+
 def test_over_a_pseudo_terminal(kdexec: Kdexec, tmp_path: Path) -> None:
     path = tmp_path / "session.pcapng"
     with served("bugcheck") as machine, tapping("pty:", machine.url, "--record", path) as tap:
