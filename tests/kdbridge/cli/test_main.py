@@ -20,7 +20,7 @@ _VERBS = sorted(commands.commands)
 
 def test_the_verbs_are_those_of_the_issue() -> None:
     reading = {"dump", "info", "registers", "memory", "convert", "verify", "simulate", "ports", "keygen"}
-    assert set(_VERBS) == reading | {"break", "continue", "reboot", "crash"}
+    assert set(_VERBS) == reading | {"decode", "tap"} | {"break", "continue", "reboot", "crash"}
 
 
 @pytest.mark.parametrize("verb", _VERBS)
@@ -29,7 +29,7 @@ def test_each_verb_has_help(verb: str) -> None:
         ended = call(verb, option)
         assert (ended.code, ended.err) == (0, "")
         assert ended.out.startswith(f"Usage: kdbridge {verb} ")
-        assert ("  --json " in ended.out) == (verb != "simulate")
+        assert ("  --json " in ended.out) == (verb not in {"simulate", "tap"})
     options = [option for option in commands.commands[verb].params if isinstance(option, click.Option)]
     assert options and [option.name for option in options if not option.help] == [], "every option says what it does"
 
