@@ -183,7 +183,7 @@ async def test_who_waits_in_vain_is_told_why_once(autojump_clock: trio.testing.M
             await trio.sleep(0.2)
     said = [(at, text) for at, text in reports if "datagram" in text]
     assert [text.split(" came")[0] for _, text in said] == ["not a single datagram", "datagrams"]
-    assert said[0][0] < 5 and 20 < said[1][0] <= 25
+    assert 5 <= said[0][0] < 8 and 20 < said[1][0] <= 25
     assert not any("no state change" in text for _, text in reports)
     assert texts[0].startswith(f"datagrams ({heard}) came from 198.51.100.4:9 that are not of KDNET")
 

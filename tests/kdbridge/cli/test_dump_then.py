@@ -128,7 +128,7 @@ def test_a_running_machine_is_waited_for_and_the_user_is_told_how_to_stop_it(tmp
     said = ended.err.splitlines()
     assert said[2] == (
         "no state change so far: asking a stopped target to repeat it; "
-        "a running one is waited for (--break-in stops it now)"
+        "a running one is waited for (kdbridge break stops it)"
     )
     assert said[-1].startswith(f"kdbridge: not a single byte came from {sim('running')} within 20 seconds")
     assert "--break-in" in said[-1]
