@@ -19,8 +19,6 @@ from protocol.arch import Architecture, architecture_of
 
 __all__ = ["Overlay", "frames_of", "laid_over", "overlay_for"]
 
-_FLAGS = "context_flags"
-
 
 class Overlay:
     """Bytes to lay over pages, by frame."""
