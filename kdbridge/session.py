@@ -228,8 +228,9 @@ class Session:
     def memory_reply(self, reply: Manipulate, size: int) -> MemoryReply:
         """What a memory reply brought; a target that sends less than it was asked for is not asked for more again."""
         brought = memory_reply(reply, size)
-        if brought.complete and len(brought.data) < min(size, self.largest_transfer):
-            self._size.came_short(len(brought.data))
+        count = len(brought.data)
+        if count < size and brought.complete and count < self.largest_transfer:
+            self._size.came_short(count)
         return brought
 
     async def context(self, processor: int) -> Structure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from protocol.manipulate import Manipulate
 
@@ -22,8 +22,7 @@ class CacheType(enum.IntEnum):
     UNCACHED = 2
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryReply:
+class MemoryReply(NamedTuple):
     """What one memory request brought: the bytes before the first that could not be read."""
 
     data: bytes

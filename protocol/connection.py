@@ -281,9 +281,9 @@ class KdConnection:
         question = self._open
         if (
             question is not None
-            and question.request.api in NO_REPLY
             and not self._link.idle
             and not self._sending_answer
+            and question.request.api in NO_REPLY
             and not (self.change is not None and event.payload == self.change.raw)
         ):
             # The target says something new, so it went on: only the acknowledge of our continue got lost (T28).
@@ -383,7 +383,7 @@ def _answers(request: Manipulate, reply: Manipulate) -> bool:
     """Whether this reply can be the answer: same API, same address. Never by processor: that field may be garbage."""
     if reply.api != request.api or request.api in NO_REPLY:
         return False
-    if request.api in _ECHOED_ADDRESS and reply.union[:8] != request.union[:8]:
+    if reply.union[:8] != request.union[:8] and request.api in _ECHOED_ADDRESS:
         # A short refusal echoes nothing (T55).
         return bool(reply.status & 0x8000_0000) and not any(reply.union)
     return True

@@ -108,7 +108,7 @@ class KdcomLink:
             # What comes nearly always, first and whole: the acknowledge of our request; its reply may be behind it.
             self._reader.feed(chunk[16:])
             self._acknowledged()
-            self._more = True
+            self._more = len(chunk) > 16
             return
         self._reader.feed(chunk)
         self._read_frames(now)
@@ -250,7 +250,7 @@ class KdcomLink:
                 self._data_at_host(frame)
             if self._events and not isinstance(self._events[-1], Discarded):
                 # What is done about it may change what the rest of the chunk means: that is read when it was taken.
-                self._more = True
+                self._more = self._reader.pending > 0
                 return
 
     def _control_at_host(self, frame: ControlFrame, now: float) -> None:

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import os
 import select
+import time
 
 import trio
 
 __all__ = ["DescriptorStream"]
+
+_SPIN = 0.0003 if (os.cpu_count() or 1) > 1 else 0.0
+"""Seconds to look again and again before going to sleep: being woken takes as long as a fast target's answer. With one
+processor it would keep a target on the same machine from answering."""
 
 
 class DescriptorStream:
@@ -49,12 +54,20 @@ class DescriptorStream:
         """What comes within this short time, empty at the end; None: nothing did. Nothing else runs meanwhile."""
         if self._fd < 0:
             raise trio.ClosedResourceError
-        if not self._poll.poll(seconds * 1000):
+        if not self._spin() and not self._poll.poll(seconds * 1000):
             return None
         try:
             return os.read(self._fd, 65536)
         except BlockingIOError:
             return None
+
+    def _spin(self) -> bool:
+        ready = self._poll.poll
+        until = time.perf_counter() + _SPIN
+        while not ready(0):
+            if time.perf_counter() >= until:
+                return False
+        return True
 
     async def aclose(self) -> None:
         """Close it; whoever still waits for it is woken with trio.ClosedResourceError."""
