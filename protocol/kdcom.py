@@ -182,7 +182,7 @@ class KdcomLink:
                 self._again(waiting, now)
 
     def imply_acknowledge(self) -> None:
-        """Host: the reply is here, so the request arrived, whatever became of its acknowledge (T7)."""
+        """What is outstanding did arrive, or nobody acknowledges it."""
         if self._outstanding is not None:
             self._acknowledged()
 

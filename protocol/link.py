@@ -159,7 +159,10 @@ class Link(Protocol):
         ...
 
     def imply_acknowledge(self) -> None:
-        """Host: what is outstanding did arrive, as its reply shows (T7). PacketAcknowledged follows."""
+        """What is outstanding did arrive, or nobody acknowledges it. PacketAcknowledged follows.
+
+        A host knows from the reply that the request had arrived (T7); a target's bulk replies are never acknowledged.
+        """
         ...
 
     def send_break_in(self, now: float) -> None:

@@ -43,6 +43,7 @@ _READS = frozenset(
     {
         ApiNumber.READ_VIRTUAL_MEMORY,
         ApiNumber.READ_PHYSICAL_MEMORY,
+        ApiNumber.READ_PHYSICAL_BULK,
         ApiNumber.GET_CONTEXT,
         ApiNumber.GET_CONTEXT_EX,
         ApiNumber.READ_CONTROL_SPACE,
@@ -97,6 +98,8 @@ class Behaviour:
     """WriteControlSpace's reply carries the data back (T43)."""
     hand_back_after_switch: bool = True
     """After SwitchProcessor, a continue goes to the processor that stopped first (T29)."""
+    bulk_reads: bool = False
+    """Bulk reads of physical memory are answered: by targets on the network, from version 4 on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +108,5 @@ class Answer:
 
     reply: Manipulate | None
     effect: Effect = Effect.NONE
+    unacknowledged: tuple[Manipulate, ...] = ()
+    """Replies that go out at once, one behind the other: nobody acknowledges them."""

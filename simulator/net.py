@@ -19,6 +19,8 @@ __all__ = ["DatagramWire", "Faults", "NetworkedTarget", "parse_faults"]
 
 _OVERTAKEN = 0.03
 """Seconds by which a datagram comes late that those behind it overtake."""
+_BULK_READS_SINCE = 4
+"""The version of KDNET whose targets Microsoft's engine asks for them; it asks none of version 2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,4 +162,5 @@ class NetworkedTarget:
     def _limit(self, machine: Machine) -> None:
         """No reply is longer than its packet: what does not fit is cut off, and the rest is a success (kdnet 6)."""
         most = min(machine.behaviour.largest_transfer, self.link.largest_transfer)
-        machine.behaviour = replace(machine.behaviour, largest_transfer=most)
+        bulk = (self.link.version or 0) >= _BULK_READS_SINCE
+        machine.behaviour = replace(machine.behaviour, largest_transfer=most, bulk_reads=bulk)

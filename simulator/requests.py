@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["carry_out"]
 
 _LARGEST_SEARCH = 1 << 20
+_LARGEST_BULK = 1 << 17
 _PATTERN_PHYSICAL = 2
 _FAILURE = 0x8000_0000
 
@@ -77,6 +78,24 @@ def _read_physical(machine: Machine, request: Manipulate) -> Answer:
     if machine.behaviour.refuse_page_zero and request.fields()["address"] < PAGE_SIZE:
         return _read(machine, request, lambda address, size: b"")
     return _read(machine, request, machine.memory.read_some)
+
+
+def _read_physical_bulk(machine: Machine, request: Manipulate) -> Answer:
+    fields = request.fields()
+    at, left = fields["address"], fields["transfer_count"]
+    if not machine.behaviour.bulk_reads:
+        return Answer(request.reply(STATUS_UNSUCCESSFUL))
+    if left > _LARGEST_BULK:
+        return Answer(None, unacknowledged=(request.reply(STATUS_UNSUCCESSFUL),))
+    replies = []
+    while left:
+        wanted = min(left, machine.behaviour.largest_transfer)
+        data = machine.memory.read_some(at, wanted)
+        replies.append(request.reply(_ended(len(data) == wanted), data=data, address=at, actual_bytes=len(data)))
+        if len(data) < wanted:
+            break
+        at, left = at + wanted, left - wanted
+    return Answer(None, unacknowledged=tuple(replies))
 
 
 def _write_virtual(machine: Machine, request: Manipulate) -> Answer:
@@ -243,6 +262,7 @@ _HANDLERS: Mapping[int, _Handler] = {
     ApiNumber.WRITE_PHYSICAL_MEMORY: _write_physical,
     ApiNumber.SEARCH_MEMORY: _search_memory,
     ApiNumber.FILL_MEMORY: _fill_memory,
+    ApiNumber.READ_PHYSICAL_BULK: _read_physical_bulk,
     ApiNumber.QUERY_MEMORY: _query_memory,
     ApiNumber.WRITE_BREAK_POINT: _write_break_point,
     ApiNumber.RESTORE_BREAK_POINT: _restore_break_point,

@@ -312,6 +312,9 @@ class KdTarget:
         if len(payload) < HEADER_SIZE:
             return
         answer = self.machine.answer(Manipulate.decode(payload))
+        for reply in answer.unacknowledged:
+            self.link.send_packet(PacketType.STATE_MANIPULATE, reply.encode(), now, tries=0)
+            self.link.imply_acknowledge()
         if answer.reply is not None:
             self.activity = Activity.REPLYING
             self._continue_after_reply = answer.effect is Effect.CONTINUE

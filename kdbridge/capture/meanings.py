@@ -25,6 +25,7 @@ _MEMORY = {
     ApiNumber.READ_VIRTUAL_MEMORY: "ReadVirtual",
     ApiNumber.WRITE_VIRTUAL_MEMORY: "WriteVirtual",
     ApiNumber.READ_PHYSICAL_MEMORY: "ReadPhysical",
+    ApiNumber.READ_PHYSICAL_BULK: "ReadPhysicalBulk",
     ApiNumber.WRITE_PHYSICAL_MEMORY: "WritePhysical",
 }
 _CONTROL_SPACES = (ApiNumber.READ_CONTROL_SPACE, ApiNumber.WRITE_CONTROL_SPACE)

@@ -12,7 +12,7 @@ from protocol.errors import KdError
 from protocol.file_io import FileIo
 from protocol.kdnet.packet import is_newer, next_id
 from protocol.link import Discard
-from protocol.manipulate import NO_REPLY, Manipulate
+from protocol.manipulate import NO_REPLY, ApiNumber, Manipulate
 from protocol.packet import SYNC_PACKET_ID, PacketType
 from protocol.state_change import StateChange
 
@@ -70,6 +70,7 @@ class Talk:
         self._serial = medium is Medium.SERIAL
         self._ways = {True: _Way(), False: _Way()}
         self._request: Manipulate | None = None
+        self._bulk_began = False
         self._asked_last: dict[tuple[int, bool], Message] = {}
 
     def data(self, packet_type: int, packet_id: int, payload: bytes, *, to_target: bool) -> Heard:
@@ -144,16 +145,25 @@ class Talk:
     def _asked(self, request: Manipulate) -> list[Oddity]:
         oddities = self._unanswered()
         self._request = None if request.api in NO_REPLY else request
+        self._bulk_began = False
         return oddities
 
     def _unanswered(self) -> list[Oddity]:
         before = self._request
-        return [] if before is None else [Oddity(Odd.UNANSWERED, f"the {before.name} before it was not answered")]
+        return (
+            []
+            if before is None or self._bulk_began
+            else [Oddity(Odd.UNANSWERED, f"the {before.name} before it was not answered")]
+        )
 
     def _replied(self, reply: Manipulate) -> list[Oddity]:
         request = self._request
         if request is not None and request.api == reply.api:
-            self._request = None
+            if reply.api == ApiNumber.READ_PHYSICAL_BULK:
+                # More of them may follow, and none is acknowledged.
+                self._ways[False].acknowledged = self._bulk_began = True
+            else:
+                self._request = None
             return []
         asked = "nothing is asked" if request is None else f"{request.name} is asked"
         return [Oddity(Odd.DISCARD, f"it answers {reply.name}, and {asked}", Discard.STALE_REPLY)]

@@ -148,7 +148,7 @@ class KdnetLink:
         self._read_polled(now)
 
     def imply_acknowledge(self) -> None:
-        """Host: the reply is here, so the request arrived, whatever became of its acknowledge."""
+        """What is outstanding did arrive, or nobody acknowledges it."""
         if not self._sending.idle:
             self._acknowledged()
 

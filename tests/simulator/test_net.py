@@ -8,7 +8,7 @@ from statistics import mean
 import pytest
 
 from protocol.connection import KdConnection
-from protocol.conversation import Replied, RequestFailed, StateChanged, Told
+from protocol.conversation import OrphanReply, Replied, RequestFailed, StateChanged, Told
 from protocol.kdnet import Address, Endpoint, HostChannel, KdnetLink, TargetChannel
 from protocol.manipulate import ApiNumber, Manipulate
 from simulator.cipher import AesCbc
@@ -156,6 +156,29 @@ def test_a_reply_is_cut_where_its_packet_ends(version: int, most: int) -> None:
     outcome = both.ask(_read(at, 3000))
     assert isinstance(outcome, Replied) and outcome.reply.status == 0, "a success, and short (kdnet 6)"
     assert outcome.reply.data == both.running.kernel.image.read_some(at, most)
+
+
+def test_a_bulk_read_is_answered_by_many_replies_and_nobody_acknowledges_them() -> None:
+    # As Microsoft's engine reads for .dump: tests/end_to_end/test_referee_net.py asks it.
+    both = _Both("bugcheck", version=4)
+    both.run(10, StateChanged)
+    size = 10_000
+    first = both.ask(Manipulate.request(ApiNumber.READ_PHYSICAL_BULK, address=0x100000, transfer_count=size))
+    assert isinstance(first, Replied) and first.reply.status == 0
+    both.run(1)
+    replies = [first.reply, *(event.reply for event in both.events if isinstance(event, OrphanReply))]
+    at = [reply.fields()["address"] for reply in replies]
+    assert at == list(range(0x100000, 0x100000 + size, 1232))
+    image = both.running.kernel.image
+    assert b"".join(reply.data for reply in replies) == image.read_some(0x100000, size)
+    assert isinstance(both.ask(_read(0x100000, 8)), Replied), "the next request is taken at once"
+
+
+def test_targets_before_version_4_know_of_no_bulk_read() -> None:
+    both = _Both("bugcheck", version=2)
+    both.run(10, StateChanged)
+    refused = both.ask(Manipulate.request(ApiNumber.READ_PHYSICAL_BULK, address=0x100000, transfer_count=8))
+    assert isinstance(refused, Replied) and refused.reply.status == 0xC0000001 and not refused.reply.data
 
 
 def test_it_pokes_every_three_seconds_stopped_or_not() -> None:
