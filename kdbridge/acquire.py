@@ -132,6 +132,7 @@ async def acquire(
     """Read what the plan says into the Snapshot. Cancelled or failed at any point, all that came is kept there."""
     started = trio.current_time()
     meter = Meter(progress, "reading", None)
+    meter.done = snapshot.held.page_count << PAGE_SHIFT
     memory = KeepingMemory(physical, snapshot, meter)
     keeping = KeepingSource(source, memory)
     try:

@@ -11,11 +11,13 @@ from typing import ClassVar
 from protocol.errors import KdError
 
 __all__ = [
+    "DiskFullError",
     "DumpError",
     "FileError",
     "MemoryFault",
     "NoContactError",
     "SnapshotError",
+    "TargetChangedError",
     "TargetLostError",
     "TargetRefusedError",
     "TransportError",
@@ -59,6 +61,10 @@ class TargetLostError(KdError):
     exit_code: ClassVar[int] = 4
 
 
+class TargetChangedError(TargetLostError):
+    """The machine restarted, or went on: what it holds now belongs to another moment, and is mixed with nothing."""
+
+
 class TargetRefusedError(KdError):
     """The target answered that it will not. `status` is its NTSTATUS, `api` what was asked."""
 
@@ -91,6 +97,10 @@ class FileError(KdError):
 
 class SnapshotError(FileError):
     """A Snapshot folder that is damaged, locked, or not one."""
+
+
+class DiskFullError(SnapshotError):
+    """The disk has no room for what came. What is in the Snapshot stays, and can be gone on with."""
 
 
 class DumpError(FileError):

@@ -27,7 +27,7 @@ from .live import LiveTarget
 from .memory.mapped import MappedPhysicalMemory
 from .plan import Plan
 from .progress import ProgressSink
-from .session import Session
+from .session import LISTEN, Session
 from .snapshot import Snapshot
 from .source import PhysicalMemory, StopEvent, VirtualMemory
 from .target import Finding, Target
@@ -95,6 +95,15 @@ class OpenTarget:
             await self.live.probe_physical()
             self._target = await discover(self.live, report)
         return self._target
+
+    async def adopt(self, target: Target) -> None:
+        """Take what was found out about this machine in this stop before: it is not looked for again."""
+        await self.live.probe_physical()
+        self._target = target
+
+    def forget(self) -> None:
+        """What was found out does not hold any more."""
+        self._target = None
 
     async def snapshot(self, path: Path, plan: Plan, progress: ProgressSink | None = None) -> Snapshot:
         """Bring home what the plan says, into a new Snapshot at `path`, which the caller closes.
@@ -178,6 +187,7 @@ async def open_target(
     wait: float = 30.0,
     break_in: bool = False,
     pass_module_loads: bool = False,
+    listen: float = LISTEN,
     report: Callable[[str], None] | None = None,
     on_event: Callable[[KdEvent], None] | None = None,
     transport: Transport | None = None,
@@ -185,7 +195,8 @@ async def open_target(
 ) -> AsyncIterator[OpenTarget]:
     """Take over the target at `address`, in whatever state it is, and leave it as it was.
 
-    Nothing is written to it, it is not continued and, unless `break_in` says so, not stopped. `wait` is in seconds.
+    Nothing is written to it, it is not continued and, unless `break_in` says so, not stopped. `wait` is in seconds,
+    and so is `listen`: after it a silent target is asked to repeat why it stopped, which a running one does not notice.
     `report` is told in words what happens, `on_event` gets every event of the conversation. What goes over the line
     is recorded into the new file `record` (pcapng); it never holds a key.
     Raises UsageError, TransportOpenError, NoContactError, TransportLostError, TargetLostError.
@@ -211,7 +222,7 @@ async def open_target(
         session = Session(engine, report=report)
         target = OpenTarget(session, LiveTarget(session))
         opened.append(target)
-        await session.attach(wait=wait, break_in=break_in, pass_module_loads=pass_module_loads)
+        await session.attach(wait=wait, break_in=break_in, pass_module_loads=pass_module_loads, listen=listen)
         yield target
         # The last acknowledge may still wait to be written: without it the target would repeat its last answer.
         with trio.move_on_after(1.0):

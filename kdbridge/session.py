@@ -28,14 +28,14 @@ from protocol.state_change import ExceptionChange, LoadSymbols, StateChange
 from protocol.structure import Structure
 
 from .engine import Engine
-from .errors import NoContactError, TargetLostError, TargetRefusedError
+from .errors import NoContactError, TargetChangedError, TargetLostError, TargetRefusedError
 from .silence import explain_silence, said
 from .source import require_architecture
 from .transfer import CacheType, MemoryReply, TransferSize, memory_reply
 
-__all__ = ["CacheType", "MemoryReply", "RequestLog", "Session"]
+__all__ = ["LISTEN", "CacheType", "MemoryReply", "RequestLog", "Session"]
 
-_LISTEN = 1.5
+LISTEN = 1.5
 """Seconds to listen before saying anything. A target that has something to say repeats it about every second
 (kd-protocol 1.13); and the RESET that follows does no harm to one that waits longer between two tries."""
 
@@ -73,17 +73,19 @@ class Session:
 
     # ---- taking over ---------------------------------------------------------------------------------------
 
-    async def attach(self, *, wait: float, break_in: bool = False, pass_module_loads: bool = False) -> StateChange:
+    async def attach(
+        self, *, wait: float, break_in: bool = False, pass_module_loads: bool = False, listen: float = LISTEN
+    ) -> StateChange:
         """Take over the target in whatever situation it is (kd-protocol 7.3), within `wait` seconds.
 
-        Listens first; then asks a stopped target to repeat itself (RESET, which a running one does not notice);
-        sends a break-in byte only when `break_in` says so. A module load is a stop like any other, unless
+        Listens first, for `listen` seconds; then asks a stopped target to repeat itself (RESET, which a running one
+        does not notice); sends a break-in byte only when `break_in` says so. A module load is a stop like any other, unless
         `pass_module_loads` says to continue it. Raises NoContactError telling what was seen on the line.
         """
         self._explained_at = trio.current_time()
         with trio.move_on_after(wait):
             while True:
-                change = await self._wait_for_stop(break_in=break_in)
+                change = await self._wait_for_stop(break_in=break_in, listen=listen)
                 if isinstance(change.event, LoadSymbols) and pass_module_loads:
                     self._report(f"passing the load of {change.event.path or 'a module'}")
                     try:
@@ -96,10 +98,10 @@ class Session:
                     return self._stopped()
         raise NoContactError(explain_silence(self.engine, wait=wait, break_in=break_in))
 
-    async def _wait_for_stop(self, *, break_in: bool) -> StateChange:
+    async def _wait_for_stop(self, *, break_in: bool, listen: float) -> StateChange:
         connection = self.engine.connection
         probes = 0
-        pause = _LISTEN
+        pause = listen
         if connection.change is not None and self.change is None:
             return connection.change
         while True:
@@ -372,7 +374,7 @@ class Session:
 
     def _check_same_life(self) -> None:
         if self._life is not None and self._life != self.engine.connection.life:
-            raise TargetLostError(
+            raise TargetChangedError(
                 "the target restarted, and what it held in memory is gone: what was read up to here belongs to its "
                 "former life and is kept; nothing of the new one was mixed in."
             )
@@ -383,9 +385,9 @@ class Session:
         if self.change is None or now is None or now is self.change or now == self.change:
             return
         if isinstance(now.event, LoadSymbols) and now.event.target_is_leaving:
-            raise TargetLostError("the target announced that it restarts; what was read up to here is kept")
+            raise TargetChangedError("the target announced that it restarts; what was read up to here is kept")
         if now.program_counter != self.change.program_counter or type(now.event) is not type(self.change.event):
-            raise TargetLostError(
+            raise TargetChangedError(
                 "the target stopped anew at another place: somebody continued it. What was read up to here belongs "
                 "to the former stop and is kept; nothing of the new one was mixed in."
             )

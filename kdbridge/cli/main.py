@@ -23,6 +23,7 @@ from .keygen import keygen_command
 from .memory import memory_command
 from .ports import ports_command
 from .registers import registers_command
+from .resume import resume_command
 from .run import Interrupted, say
 from .simulate import simulate_command
 from .tap import tap_command
@@ -71,6 +72,7 @@ def commands() -> None:
 
 for command in (
     dump_command,
+    resume_command,
     info_command,
     registers_command,
     memory_command,

@@ -16,6 +16,7 @@ from kdbridge.discovery import discover
 from kdbridge.errors import FileError, UsageError
 from kdbridge.memory.files import DumpFile
 from kdbridge.opening import OpenTarget, open_target
+from kdbridge.session import LISTEN
 from kdbridge.snapshot import Snapshot
 from kdbridge.source import Source
 from kdbridge.target import Target
@@ -24,7 +25,17 @@ from protocol.conversation import KdEvent, Printed
 
 from .words import harmless
 
-__all__ = ["Interrupted", "known", "open_live", "open_source", "record_option", "run", "say", "wait_option"]
+__all__ = [
+    "Interrupted",
+    "known",
+    "open_live",
+    "open_source",
+    "reconnect_option",
+    "record_option",
+    "run",
+    "say",
+    "wait_option",
+]
 
 _T = TypeVar("_T")
 _SCHEME = re.compile(r"[A-Za-z][\w-]+:")
@@ -33,6 +44,11 @@ _SCHEME = re.compile(r"[A-Za-z][\w-]+:")
 wait_option = click.option(
     "--wait", default=30.0, metavar="SECONDS", help="How long to wait for the target to answer (default: 30)."
 )
+
+reconnect_option = click.option(
+    "--reconnect", type=click.FloatRange(min=0), metavar="SECONDS",
+    help="How long to look for a target that was lost (default: until Ctrl-C; 0: not at all).",
+)  # fmt: skip
 
 _RECORD = "kdbridge.record"
 
@@ -101,20 +117,29 @@ def _show_prints(event: KdEvent) -> None:
 
 
 @asynccontextmanager
-async def open_live(address: str, wait: float, *, break_in: bool = False) -> AsyncIterator[OpenTarget]:
-    """A target, taken over; its prints and what happens are shown as they come."""
+async def open_live(
+    address: str, wait: float, *, break_in: bool = False, listen: float = LISTEN, connection: int = 1
+) -> AsyncIterator[OpenTarget]:
+    """A target, taken over; its prints and what happens are shown as they come. Each `connection` has its recording."""
     if not wait > 0:
         raise UsageError(f"--wait {wait:g}: nothing can answer in that time")
     say(f"listening on {masked(address)}" + (" (a break-in is sent if it runs)" if break_in else ""))
     async with open_target(
-        address, wait=wait, break_in=break_in, report=say, on_event=_show_prints, record=_recording()
+        address,
+        wait=wait,
+        break_in=break_in,
+        listen=listen,
+        report=say,
+        on_event=_show_prints,
+        record=_recording(connection),
     ) as target:
         yield target
 
 
-def _recording() -> Path | None:
+def _recording(connection: int = 1) -> Path | None:
     context = click.get_current_context(silent=True)
-    return None if context is None else context.meta.get(_RECORD)
+    path: Path | None = None if context is None else context.meta.get(_RECORD)
+    return path if path is None or connection == 1 else path.with_name(f"{path.stem}.{connection}{path.suffix}")
 
 
 @asynccontextmanager

@@ -1,5 +1,5 @@
 """Discovery: from the version packet to everything that a dump's header and a reader's first screen need."""
 
-from .discover import discover, find_memory_runs
+from .discover import LookedAgain, discover, find_memory_runs, look_again
 
-__all__ = ["discover", "find_memory_runs"]
+__all__ = ["LookedAgain", "discover", "find_memory_runs", "look_again"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from kdbridge.source import Source, require_architecture
 from kdbridge.target import Finding, Kdbg, Processor, SharedData, Target
@@ -17,7 +18,7 @@ from .modules import find_modules, find_unloaded_modules
 from .notes import Notes, try_read, try_read_pointer
 from .processors import find_processors
 
-__all__ = ["discover", "find_memory_runs"]
+__all__ = ["LookedAgain", "discover", "find_memory_runs", "look_again"]
 
 _SHARED_DATA = 0x400
 _BUG_CHECK_DATA = 40
@@ -67,6 +68,26 @@ async def find_memory_runs(source: Source) -> PageRuns | None:
     """The frames of RAM alone, by few and small reads; None: not to be found out."""
     notes = Notes(None)
     return await _memory_runs(source, await find_kdbg(source, await source.version(), notes), notes)
+
+
+@dataclass(frozen=True, slots=True)
+class LookedAgain:
+    """What tells one stop of one machine from another. None: it cannot be read (any more)."""
+
+    kdbg: Kdbg | None
+    shared_data: SharedData | None
+    bug_check: tuple[int, int, int, int, int] | None
+    """Code and parameters."""
+
+
+async def look_again(source: Source, before: Target) -> LookedAgain:
+    """Read anew what discovery had found on this machine, by few and small reads. What it had not found is None."""
+    notes = Notes(None)
+    architecture = require_architecture(before.version.machine_type, source.name)
+    kdbg = await find_kdbg(source, before.version, notes) if before.kdbg is not None else None
+    shared = await _shared_data(source, architecture, notes) if before.shared_data is not None else None
+    code, parameters = await _bug_check(source, kdbg, notes)
+    return LookedAgain(kdbg, shared, None if code is None else (code, *parameters))
 
 
 async def _shared_data(source: Source, architecture: Architecture, notes: Notes) -> SharedData | None:

@@ -103,7 +103,8 @@ async def render(
         )
     if missing:
         layout = DumpLayoutChoice.BITMAP
-    header = _header(target, architecture, comment)
+    lacking = f"PARTIAL: {held.page_count} of {wanted.page_count} pages" if missing else ""
+    header = _header(target, architecture, _comment(target, comment, lacking))
     try:
         plan = _plan(header, target.runs, held, kind, layout)
     except DumpFormatError as error:
@@ -160,7 +161,7 @@ def _header(target: Target, architecture: Architecture, comment: str) -> DumpHea
         exception=ExceptionRecord(code, 1, 0, place).encode(64 if architecture.pointer_size == 8 else 32),
         system_time=shared.system_time if shared is not None else None,
         system_up_time=shared.interrupt_time if shared is not None else None,
-        comment=_comment(target, comment),
+        comment=comment,
         product_type=shared.product_type if shared is not None else None,
         suite_mask=shared.suite_mask if shared is not None else None,
         writer_status=0 if target.modules else 1,
@@ -182,9 +183,13 @@ def context_record(target: Target, architecture: Architecture) -> bytes:
     return raw
 
 
-def _comment(target: Target, comment: str) -> str:
+def _comment(target: Target, comment: str, lacking: str) -> str:
     text = comment or "kdbridge" + (": KDBG decoded by kdbridge" if target.kdbg and target.kdbg.encoded else "")
-    return text.encode("ascii", "replace").decode("ascii").replace("\0", "?")[: COMMENT_SIZE - 1]
+    text = text.encode("ascii", "replace").decode("ascii").replace("\0", "?")
+    if lacking:
+        # What is missing has to be read first, however long the user's own words are.
+        text = f"{lacking}; {text}"
+    return text[: COMMENT_SIZE - 1]
 
 
 async def _write(source: HeldPages, plan: DumpPlan, held: PageRuns, overlay: Overlay, path: Path, meter: Meter) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from kdbridge.errors import MemoryFault, SnapshotError, TargetRefusedError
+from kdbridge.errors import DiskFullError, MemoryFault, SnapshotError, TargetRefusedError
 from kdbridge.memory.virtual import PagedVirtualMemory
 from kdbridge.positioned import read_at, write_at
 from kdbridge.source import PageRead, StopEvent, VirtualMemory
@@ -21,6 +22,8 @@ from protocol.layouts.version import GetVersion64
 from protocol.structure import Structure
 
 from .coverage import Coverage, PageState
+from .lock import lock
+from .whole import write_whole
 
 __all__ = ["Snapshot", "SnapshotMemory"]
 
@@ -107,10 +110,10 @@ class Snapshot:
             for name, more in ((_MEMORY, 0), (_COVERAGE, 0), (_CONSOLE, os.O_APPEND), (_REQUESTS, os.O_APPEND)):
                 opened.append(os.open(path / name, flags | more, 0o600))
             memory, coverage, console, requests = opened
+            _lock(coverage, path)
             snapshot = cls(path, target, memory, coverage, Coverage.create(coverage), writable=True)
         except OSError as error:
-            for fd in opened:
-                os.close(fd)
+            _close(opened)
             raise SnapshotError(f"{path} cannot be made: {error.strerror or error}") from None
         snapshot._console, snapshot._requests = console, requests
         try:
@@ -121,28 +124,35 @@ class Snapshot:
         return snapshot
 
     @classmethod
-    def open(cls, path: Path) -> Snapshot:
-        """A Snapshot that is there, for reading. Raises SnapshotError when it is none, or damaged."""
+    def open(cls, path: Path, *, writable: bool = False) -> Snapshot:
+        """A Snapshot that is there: for reading, also while another process fills it; or, `writable`, to go on with it.
+
+        Raises SnapshotError when it is none, is damaged, cannot be written, or has a writer already.
+        """
+        opened: list[int] = []
+        flags = (os.O_RDWR if writable else os.O_RDONLY) | getattr(os, "O_BINARY", 0)
         try:
-            text = (path / _TARGET).read_bytes()
-            memory = os.open(path / _MEMORY, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        except OSError as error:
-            raise SnapshotError(f"{path} is not a Snapshot: {error.strerror or error} ({error.filename})") from None
-        coverage = -1
-        try:
-            coverage = os.open(path / _COVERAGE, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            for name, more in ((_COVERAGE, 0), (_MEMORY, 0), (_CONSOLE, os.O_APPEND), (_REQUESTS, os.O_APPEND)):
+                if writable or name in (_COVERAGE, _MEMORY):
+                    opened.append(os.open(path / name, flags | more))
+            coverage, memory = opened[:2]
+            if writable:
+                _lock(coverage, path)
+            # Coverage is read before anything that it speaks of: what it says was there before it said so.
             states = Coverage.load(coverage, str(path / _COVERAGE))
-            target = target_from_json(_parsed(text, path / _TARGET))
+            target = target_from_json(_parsed((path / _TARGET).read_bytes(), path / _TARGET))
             _check_length(os.fstat(memory).st_size, states, path / _MEMORY)
         except OSError as error:
-            os.close(memory)
-            raise SnapshotError(f"{path} is not a Snapshot: {error.strerror or error} ({error.filename})") from None
+            _close(opened)
+            what = "cannot be gone on with" if writable and cls.is_snapshot(path) else "is not a Snapshot"
+            raise SnapshotError(f"{path} {what}: {error.strerror or error} ({error.filename})") from None
         except BaseException:
-            os.close(memory)
-            if coverage >= 0:
-                os.close(coverage)
+            _close(opened)
             raise
-        return cls(path, target, memory, coverage, states, writable=False)
+        snapshot = cls(path, target, memory, coverage, states, writable=writable)
+        if writable:
+            snapshot._console, snapshot._requests = opened[2:]
+        return snapshot
 
     @staticmethod
     def is_snapshot(path: Path) -> bool:
@@ -198,14 +208,9 @@ class Snapshot:
 
     def save_target(self) -> None:
         """Write target.json anew, whole or not at all."""
-        document = json.dumps(target_to_json(self.target), indent=1)
-        temporary = self.path / (_TARGET + ".new")
         try:
             # It holds registers and addresses: as little for others to read as the memory beside it.
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(document.encode())
-            temporary.replace(self.path / _TARGET)
+            write_whole(self.path / _TARGET, json.dumps(target_to_json(self.target), indent=1).encode())
         except OSError as error:
             raise self._failed(error) from None
 
@@ -261,10 +266,10 @@ class Snapshot:
             raise SnapshotError(f"{self.path / _MEMORY} cannot be read: {error.strerror or error}") from None
 
     def _failed(self, error: OSError) -> SnapshotError:
-        return SnapshotError(
-            f"{self.path} cannot be written: {error.strerror or error}. What is in it stays; "
-            "free some space or name another folder with --keep-snapshot."
-        )
+        text = f"{self.path} cannot be written: {error.strerror or error}. What is in it stays"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return DiskFullError(text)
+        return SnapshotError(f"{text}; see what became of that folder.")
 
     # ---- reading -------------------------------------------------------------------------------------------
 
@@ -346,6 +351,19 @@ class Snapshot:
                 if found is not None:
                     return found
         raise TargetRefusedError(f"the Snapshot holds no {what} of processor {number}", api=what, status=0)
+
+
+def _close(opened: Iterable[int]) -> None:
+    for fd in opened:
+        os.close(fd)
+
+
+def _lock(fd: int, path: Path) -> None:
+    if not lock(fd):
+        raise SnapshotError(
+            f"{path} is being written by another kdbridge; let it end, or stop it (Ctrl-C keeps all that it read). "
+            "`kdbridge convert --partial` makes a dump of it even now"
+        )
 
 
 def _check_length(size: int, states: Coverage, path: Path) -> None:

@@ -3,6 +3,7 @@
 from .address import TargetAddress, is_target, parse_target
 from .net_form import masked, masked_keys
 from .opening import open_transport
+from .serial import stable_address
 from .transport import DatagramTransport, PromptTransport, RecordedTransport, Transport
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "masked_keys",
     "open_transport",
     "parse_target",
+    "stable_address",
 ]

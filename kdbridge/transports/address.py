@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 
 from kdbridge.errors import UsageError
@@ -64,6 +64,11 @@ class TargetAddress:
         if self.key:
             options = f"key={MASK}&{options}" if options else f"key={MASK}"
         return f"{self.scheme}:{place}" + (f"?{options}" if options else "")
+
+    @property
+    def keyless(self) -> str:
+        """The address without any key: what may be written down. KDBRIDGE_KEY takes its place."""
+        return replace(self, key="").url
 
     @property
     def baud(self) -> int:

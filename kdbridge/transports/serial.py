@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import serial
@@ -22,7 +23,7 @@ import serial
 from kdbridge.errors import TransportOpenError
 from kdbridge.ports import list_ports
 
-from .address import TargetAddress
+from .address import TargetAddress, parse_target
 from .threaded import READ_TIMEOUT, ThreadedTransport, close_quietly, made_in_thread
 from .transport import Transport
 
@@ -36,7 +37,7 @@ if sys.platform != "win32":
 else:
     _ERRORS: tuple[type[Exception], ...] = (OSError, ValueError, OverflowError)
 
-__all__ = ["open_serial"]
+__all__ = ["open_serial", "stable_address"]
 
 _LOST = "the port is gone; see whether its cable or adapter is still plugged in, then start again"
 _XONXOFF = "xonxoff=1: bytes 0x11 and 0x13 do not get through, and KD's packets contain them; use it for trials only"
@@ -77,6 +78,16 @@ def _open(address: TargetAddress) -> serial.Serial:
             close_quietly(port)
             raise
     return port
+
+
+def stable_address(address: str) -> str:
+    """The same target by a name that its port keeps when the adapter is plugged in anew, where it has one."""
+    parsed = parse_target(address)
+    if parsed.scheme == "serial":
+        for port in list_ports():
+            if port.stable_name and Path(parsed.place).name == Path(port.device).name:
+                return replace(parsed, place=port.stable_name).url
+    return address
 
 
 def _device(address: TargetAddress) -> str:

@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 import trio
 
-import kdbridge.cli.dump
+import kdbridge.cli.bringing
 from kdbridge.memory.files import DumpFile
 from kdbridge.snapshot import Snapshot
 from protocol.manipulate import ApiNumber
 from simulator.scenarios import RunningScenario, ScenarioOptions, start
 from tests.kdbridge.cli.calling import Ended, call, served, sim
 
-_KEPT = re.compile(r"(\d+) pages \(([\d.]+ [KM]iB)\) are kept in (.+); `(.+)` makes a dump of them")
+_KEPT = re.compile(
+    r"(\d+) pages \(([\d.]+ [KM]iB)\) are kept in (.+); `(.+)` goes on, `(.+)` makes a dump of what is there"
+)
 
 
 def _interrupt(number: int) -> Callable[[int], None]:
@@ -35,7 +37,7 @@ def _assert_the_command_works(said: str, out: Path, machine: RunningScenario) ->
     """The command that is told makes a dump, every page of which is the machine's."""
     kept = _KEPT.search(said)
     assert kept is not None, said
-    pages, folder, command = int(kept[1]), Path(kept[3]), shlex.split(kept[4])
+    pages, folder, command = int(kept[1]), Path(kept[3]), shlex.split(kept[5])
     assert 150 < pages < 3000
     with Snapshot.open(folder) as snapshot:
         held = snapshot.held
@@ -67,10 +69,14 @@ def test_an_interrupted_dump_keeps_what_came(tmp_path: Path, number: int, kind: 
     assert (again.code, again.machines) == (5, ())
     folder = f"{out}.snapshot"
     assert again.err == (
-        f"kdbridge: {folder} exists already, perhaps of an earlier dump that was interrupted: make a dump of it with "
-        f"`kdbridge convert '{folder}' '{out}' --kind {kind} --partial`, or remove it. The target was not touched.\n"
+        f"kdbridge: {folder} exists already, perhaps of an earlier dump that was interrupted: "
+        f"`kdbridge resume '{out}'` goes on, `kdbridge convert '{folder}' '{out}' --kind {kind} --partial` "
+        "makes a dump of what is there; "
+        "or remove it. The target was not touched.\n"
     )
-    assert ended.last.endswith(f"`kdbridge convert '{folder}' '{out}' --kind {kind} --partial` makes a dump of them")
+    assert ended.last.endswith(
+        f"`kdbridge convert '{folder}' '{out}' --kind {kind} --partial` makes a dump of what is there"
+    )
     _assert_the_command_works(ended.last, out, ended.machine)
     assert (list(ended.machine.target.machine.touched), ended.machine.target.lives) == ([], 1)
 
@@ -82,14 +88,14 @@ def test_an_interrupt_while_the_dump_is_checked_keeps_the_pages(
         os.kill(os.getpid(), signal.SIGINT)
         return await trio.sleep_forever()
 
-    monkeypatch.setattr(kdbridge.cli.dump, "verify", endless)
+    monkeypatch.setattr(kdbridge.cli.bringing, "verify", endless)
     out = tmp_path / "out.dmp"
     ended = call("dump", sim(), out, "--kind", "kernel", "--then", "reboot")
     assert ended.code == 130
     assert ended.machine.target.lives == 1
     kept = _KEPT.search(ended.last)
-    assert kept is not None and kept[4].endswith(" --partial --force"), "the file is there, but nobody has checked it"
-    assert call(*shlex.split(kept[4])[1:]).code == 0
+    assert kept is not None and kept[5].endswith(" --partial --force"), "the file is there, but nobody has checked it"
+    assert call(*shlex.split(kept[5])[1:]).code == 0
     assert call("verify", out, "--against", kept[3]).code == 0
 
 
@@ -127,7 +133,7 @@ def test_a_machine_that_is_gone_is_told_of_and_what_was_read_is_kept(tmp_path: P
             if count == 300:
                 machine.kill()
 
-        ended = call("dump", machine.url, out, on_page=on_page, real_clock=True)
+        ended = call("dump", machine.url, out, "--reconnect", 0, on_page=on_page, real_clock=True)
     assert (ended.code, ended.out, out.exists()) == (4, "", False)
     assert ended.last.startswith(f"kdbridge: {machine.url}") or ended.last.startswith("kdbridge: the target")
     twin = start("bugcheck", ScenarioOptions(processors=2, memory_size=16 << 20))

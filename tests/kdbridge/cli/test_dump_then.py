@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-import kdbridge.cli.dump
+import kdbridge.cli.bringing
 from kdbridge.dump import Rendered, render
 from kdbridge.memory.files import DumpFile
 from simulator.machine import Machine
@@ -79,7 +79,7 @@ def test_a_dump_that_does_not_pass_verification_leaves_the_machine_as_it_is(
         rendered.path.write_bytes(data)
         return rendered
 
-    monkeypatch.setattr(kdbridge.cli.dump, "render", badly_rendered)
+    monkeypatch.setattr(kdbridge.cli.bringing, "render", badly_rendered)
     ended = call("dump", sim(), out, "--kind", "kernel", "--then", then)
     assert ended.code == 5
     assert ended.last.startswith(f"kdbridge: {out} was written, but does not pass verification: frame 0x")
@@ -88,7 +88,7 @@ def test_a_dump_that_does_not_pass_verification_leaves_the_machine_as_it_is(
     assert (ended.machine.target.lives, _touched(ended)) == (1, [])
     # The command that is told makes a good one of it, over the bad one.
     monkeypatch.undo()
-    command = ended.err.splitlines()[-2].split("`")[1].split()
+    command = ended.err.splitlines()[-2].split("`")[3].split()
     assert command[-1] == "--force"
     assert call(*command[1:]).code == 0
     assert call("verify", out, "--against", tmp_path / "out.dmp.snapshot").code == 0
