@@ -13,12 +13,14 @@ from math import inf
 
 import trio
 
+from protocol.errors import KdError
+
 from .errors import NoContactError, TargetChangedError, TargetLostError, TransportError
 from .opening import OpenTarget
 
 __all__ = ["carried_on"]
 
-Connect = Callable[[], AbstractAsyncContextManager[OpenTarget]]
+_Connect = Callable[[], AbstractAsyncContextManager[OpenTarget]]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 1.0
 _SLEPT = 5.0
@@ -26,7 +28,7 @@ _SLEPT = 5.0
 
 @asynccontextmanager
 async def carried_on(
-    connect: Connect,
+    connect: _Connect,
     work: Callable[[OpenTarget], Awaitable[None]],
     *,
     patience: float,
@@ -35,17 +37,18 @@ async def carried_on(
     """The connection over which `work` was finished, still open.
 
     A link that is lost, or a target that fell silent, is looked for again, with pauses that grow to a second, until
-    `patience` seconds went by without contact (0: at once; inf: for ever). Raised are what says that there is nothing
-    to go on with (TargetChangedError above all), and whatever happens before there was contact at all.
+    `patience` seconds went by without contact (0: at once; inf: for ever); then the loss is raised. Raised at once is
+    what leaves nothing to go on with (TargetChangedError above all), and all that happens before the first contact.
     """
     async with AsyncExitStack() as open_still:
         sleep = _SleepWatch()
         lost_at: float | None = None
+        loss: KdError | None = None
         pause = _FIRST_PAUSE
         met = False
 
         async def attempt() -> OpenTarget | None:
-            nonlocal lost_at, pause, met
+            nonlocal lost_at, loss, pause, met
             try:
                 async with AsyncExitStack() as stack:
                     opened = await stack.enter_async_context(connect())
@@ -61,11 +64,11 @@ async def carried_on(
                 if slept := sleep.since_last():
                     report(f"this computer slept for {slept:,.0f} s")
                 if lost_at is None:
-                    lost_at = trio.current_time()
+                    lost_at, loss = trio.current_time(), error
                     until = "until Ctrl-C" if patience == inf else f"for {patience:g} s"
                     report(f"{error}\nwhat was read is kept; looking for the target again, {until}")
                 if trio.current_time() + pause - lost_at > patience:
-                    raise
+                    raise loss or error from error
                 return None
 
         while (opened := await attempt()) is None:

@@ -44,7 +44,7 @@ class DumpOrder:
         except OSError as error:
             raise SnapshotError(
                 f"{folder} does not say what it was made for: {error.strerror or error} ({path}). "
-                "Name the target with --target, or make a dump of what it holds with `kdbridge convert --partial`"
+                "`kdbridge convert --partial` makes a dump of what it holds"
             ) from None
         except (ValueError, RecursionError):
             raise SnapshotError(f"{path} is not valid JSON: the Snapshot is damaged") from None

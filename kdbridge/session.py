@@ -55,11 +55,7 @@ class Session:
     """One target, from first contact to leaving it. Made by `kdbridge.open`."""
 
     def __init__(
-        self,
-        engine: Engine,
-        *,
-        report: Callable[[str], None] | None = None,
-        request_log: RequestLog | None = None,
+        self, engine: Engine, *, report: Callable[[str], None] | None = None, request_log: RequestLog | None = None
     ) -> None:
         self.engine = engine
         self.change: StateChange | None = None
@@ -79,8 +75,8 @@ class Session:
         """Take over the target in whatever situation it is (kd-protocol 7.3), within `wait` seconds.
 
         Listens first, for `listen` seconds; then asks a stopped target to repeat itself (RESET, which a running one
-        does not notice); sends a break-in byte only when `break_in` says so. A module load is a stop like any other, unless
-        `pass_module_loads` says to continue it. Raises NoContactError telling what was seen on the line.
+        does not notice); sends a break-in byte only when `break_in` says so. A module load is a stop like any other,
+        unless `pass_module_loads` says to continue it. Raises NoContactError telling what was seen on the line.
         """
         self._explained_at = trio.current_time()
         with trio.move_on_after(wait):

@@ -147,14 +147,15 @@ class _Home:
             return
         differences = "; ".join(proof.differences)
         snapshot.log(f"not the same stop: {differences}")
-        text = f"this is not the stop that {snapshot.path} was read from: {differences}. Nothing of the two was mixed"
         if not self.wishes.new_life:
-            hint = f"`{_resume(self.wishes.folder, self.out)} --new-life` begins anew, and keeps what was read beside"
-            raise TargetChangedError(f"{text}. {hint}")
+            raise TargetChangedError(
+                f"this is not the stop that {snapshot.path} was read from: {differences}. Nothing was mixed. "
+                f"`{_resume(self.wishes.folder, self.out)} --new-life` begins anew, and keeps what was read beside"
+            )
         snapshot.close()
         self.snapshot = None
         opened.forget()
-        say(f"{text}; what was read before is kept in {_set_aside(self.wishes.folder)}")
+        say(f"this is another stop: {differences}; what was read before is kept in {_set_aside(self.wishes.folder)}")
 
     async def conclude(self, opened: OpenTarget) -> int:
         """Write the dump, say what it is, and do with the machine what was wished."""

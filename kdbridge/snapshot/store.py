@@ -144,8 +144,10 @@ class Snapshot:
             _check_length(os.fstat(memory).st_size, states, path / _MEMORY)
         except OSError as error:
             _close(opened)
-            what = "cannot be gone on with" if writable and cls.is_snapshot(path) else "is not a Snapshot"
-            raise SnapshotError(f"{path} {what}: {error.strerror or error} ({error.filename})") from None
+            why = f"{error.strerror or error} ({error.filename})"
+            if writable and cls.is_snapshot(path):
+                raise SnapshotError(f"{path} cannot be gone on with: {why}") from None
+            raise SnapshotError(f"{path} is not a Snapshot: {why}") from None
         except BaseException:
             _close(opened)
             raise
@@ -266,10 +268,11 @@ class Snapshot:
             raise SnapshotError(f"{self.path / _MEMORY} cannot be read: {error.strerror or error}") from None
 
     def _failed(self, error: OSError) -> SnapshotError:
-        text = f"{self.path} cannot be written: {error.strerror or error}. What is in it stays"
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return DiskFullError(text)
-        return SnapshotError(f"{text}; see what became of that folder.")
+            return DiskFullError(f"{self.path} cannot be written: {error.strerror or error}. What is in it stays")
+        return SnapshotError(
+            f"{self.path} cannot be written: {error.strerror or error}. See what became of that folder."
+        )
 
     # ---- reading -------------------------------------------------------------------------------------------
 

@@ -79,7 +79,7 @@ async def test_patience_ends(error: type[Exception], autojump_clock: trio.testin
         raise error("gone")
 
     started = trio.current_time()
-    with pytest.raises(TransportOpenError):
+    with pytest.raises(error, match="gone"):
         async with carried_on(line.connect, work, patience=60, report=line.said.append):
             raise AssertionError("nothing was finished")
     assert 40 <= trio.current_time() - started <= 60

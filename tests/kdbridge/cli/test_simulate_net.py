@@ -53,9 +53,9 @@ def test_a_dump_is_put_on_a_bad_network(home: Home, tmp_path: Path, monkeypatch:
         (("--on", f"net:h:5,key={_KEY}", "--fault", "loss=2"),
          "kdbridge: 'loss=2': loss is a number from 0 to 1, such as loss=0.05"),
         (("--on", f"net:h:5,key={_KEY}", "--fault", "rain=1"),
-         "kdbridge: 'rain=1' is no fault, or is given twice; there are loss, dup, reorder, delay, jitter, seed"),
-        (("--on", "pty:", "--fault", "loss=0.1"),
-         "kdbridge: --fault is for what is put on the network: --on net:HOST:PORT,key=w.x.y.z"),
+         "kdbridge: 'rain=1' is no fault of a network, or is given twice; "
+         "there are loss, dup, reorder, delay, jitter, seed"),
+        (("--on", "pty:", "--fault", "drop=2"), "kdbridge: 'drop=2': drop is a number from 0 to 1"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_told_in_one_sentence(
