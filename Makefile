@@ -2,11 +2,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-net test lint unit wheel referee bench clean
+.PHONY: help demo demo-net test lint unit slow wheel referee bench torture clean
 
 BIN := .venv/bin
 READY := .venv/.ready
 PYTEST_ARGS ?=
+MINUTES ?= 1
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -28,8 +29,11 @@ lint: $(READY) ## ruff, mypy, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-unit: $(READY) ## pytest without the referee (PYTEST_ARGS='-k name' narrows it)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not referee" $(PYTEST_ARGS)
+unit: $(READY) ## pytest without the referee and what is slow (PYTEST_ARGS='-k name' narrows it)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not referee and not slow" $(PYTEST_ARGS)
+
+slow: $(READY) ## the tests that take long: hundreds of bad lines, killed processes, other readers of dumps
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not referee" $(PYTEST_ARGS)
 
 wheel: $(READY) ## build the wheel, install it into an empty environment, start it there
 	$(BIN)/python .ci/check_wheel.py
@@ -39,6 +43,9 @@ referee: $(READY) ## Microsoft's debugger engine opens our dumps and attaches to
 
 bench: $(READY) ## throughput and memory, as ratios in one run
 	$(BIN)/python -m benchmarks
+
+torture: $(READY) ## bad lines and hostile input by random seed, for MINUTES=1
+	$(BIN)/python -m tests.torture --minutes $(MINUTES)
 
 clean: ## remove all that make made
 	rm -rf .venv build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -3,12 +3,12 @@
 Throughput: the engine against a minimal blocking loop (rival.py, rival_net.py) on the same simulator, over a Unix
 socket, a pty and KDNET on loopback; and where the time of one round trip goes.
 Line share: on a paced line, how much of what the target sends while reading is dump payload.
+Noise: on a line that turns over bits, the adaptive read size against the best of fixed ones, in virtual time.
 Memory: resident size of `kdbridge dump` of a 64 GiB machine with 200 MiB of content.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
 import resource
 import socket
@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +27,9 @@ from kdbridge.transports.sim import open_sim
 from protocol.address import PAGE_SIZE, PageRun, PageRuns
 from protocol.kdnet import parse_key
 
+from .checkpoints import checkpoints
+from .machine import machine
+from .noise import noise
 from .rival import blocking_dump
 from .rival_net import blocking_dump_net, crypto_seconds
 
@@ -39,21 +41,6 @@ _NET_READ = 1096  # bytes that one reply of a version 5 target carries
 _SERIAL_READ = 3944
 _KEY = "1.2.3.4"
 _SLOW_PAGES = {115200: 40, 921600: 320}
-
-
-@contextlib.contextmanager
-def machine(where: str, *options: str) -> Iterator[str]:
-    """A simulated machine in another process; gives the URL of its line."""
-    options = options or ("--memory", "128M", "--processors", "1")
-    command = [sys.executable, "-m", "simulator", "bugcheck", "--on", where, *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        line = process.stdout.readline().strip() if process.stdout else ""
-        assert line, "the simulator did not start"
-        yield line
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 @dataclass
@@ -190,10 +177,12 @@ def main() -> None:
         throughput(f"unix:{folder}/line", "a Unix socket")
         throughput("pty:", "a pty")
     throughput_net()
+    checkpoints()
     for baud in _SLOW_PAGES:
         share, use = trio.run(_share, baud), trio.run(_line_use, baud)
         print(f"line of {baud} baud: {share:.3f} of the bytes the target sends are payload (goal 0.950); "
               f"{use:.3f} of what the line can carry")  # fmt: skip
+    noise()
     memory()
 
 

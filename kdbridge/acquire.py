@@ -15,6 +15,7 @@ from protocol.structure import Structure
 from .errors import MemoryFault
 from .plan import Plan
 from .progress import Meter, ProgressSink
+from .rereading import Unread, reread
 from .snapshot import PageState, Snapshot
 from .source import PageRead, PhysicalMemory, Source, StopEvent, VirtualMemory
 
@@ -31,6 +32,10 @@ class Acquired:
     pages: int
     unreadable: PageRuns
     seconds: float
+    unread: Unread
+    """What stayed unreadable, by reason."""
+    compared: tuple[str, ...] = ()
+    """What reading twice came to, in words; empty where nothing was."""
 
 
 class KeepingMemory:
@@ -69,17 +74,34 @@ class KeepingMemory:
         meter = self._meter
         async with aclosing(self._physical.read_pages(runs)) as pages:  # type: ignore[type-var]
             async for read in pages:
-                self._snapshot.put(read.pfn, read.data)
                 meter.done += PAGE_SIZE
                 if read.data is None:
                     meter.unreadable += 1
                     self._snapshot.log(f"page {read.pfn:#x} is unreadable: {read.reason}")
-                now = trio.current_time()
-                meter.tell(now)
-                if now >= self._next_checkpoint:
-                    self._snapshot.checkpoint()
-                    self._next_checkpoint = trio.current_time() + _CHECKPOINT
+                self._keep(read)
                 yield read
+
+    def _keep(self, read: PageRead) -> None:
+        self._snapshot.put(read.pfn, read.data)
+        now = trio.current_time()
+        self._meter.tell(now)
+        if now >= self._next_checkpoint:
+            self._snapshot.checkpoint()
+            self._next_checkpoint = trio.current_time() + _CHECKPOINT
+
+    async def read_again(self, runs: PageRuns) -> Unread:
+        """Pages that failed, once more and in small pieces. Those that fail again, and why."""
+        unread = Unread()
+        async with aclosing(reread(self._physical, runs)) as pages:  # type: ignore[type-var]
+            async for read in pages:
+                if read.data is None:
+                    unread.add(read)
+                else:
+                    self._meter.unreadable = max(self._meter.unreadable - 1, 0)
+                self._keep(read)
+        for line in unread.lines():
+            self._snapshot.log(f"unreadable to the end: {line}")
+        return unread
 
 
 class KeepingSource:
@@ -149,6 +171,8 @@ async def acquire(
                 async with aclosing(memory.read_pages(wanted)) as pages:  # type: ignore[type-var]
                     async for _ in pages:
                         pass
+        meter.what = "what failed before, in small pieces"
+        unread = await memory.read_again(snapshot.coverage.runs(PageState.UNREADABLE))
     finally:
         snapshot.checkpoint()
         meter.tell(trio.current_time(), always=True)
@@ -156,4 +180,5 @@ async def acquire(
         snapshot.coverage.runs(PageState.READ).page_count,
         snapshot.coverage.runs(PageState.UNREADABLE),
         trio.current_time() - started,
+        unread,
     )

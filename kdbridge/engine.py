@@ -21,9 +21,12 @@ from protocol.conversation import (
     Told,
 )
 from protocol.link import Discard, Discarded
-from protocol.manipulate import LARGEST_TRANSFER, Manipulate, api_name
+from protocol.manipulate import LARGEST_TRANSFER, ApiNumber, Manipulate, api_name
 
+from .doctor.overheard import Overheard
 from .errors import TargetRefusedError
+from .read_size import ReadSize
+from .silent_errors import LineRecord
 from .transports import DatagramTransport, PromptTransport, RecordedTransport, Transport
 
 __all__ = ["Engine", "EventSink"]
@@ -31,8 +34,10 @@ __all__ = ["Engine", "EventSink"]
 EventSink = Callable[[KdEvent], None]
 """Is told everything that happens beside the answers: prints, prompts, state changes, what was thrown away."""
 
+_DAMAGED = frozenset({Discard.BAD_CHECKSUM, Discard.BAD_TRAILER, Discard.TRUNCATED})
+_READS = frozenset({ApiNumber.READ_VIRTUAL_MEMORY, ApiNumber.READ_PHYSICAL_MEMORY})
 _UNREPEATABLE_TRIES = 3
-_FIRST_BYTES = 256
+_FIRST_BYTES = 1 << 14
 _AT_ONCE = 0.001
 """Seconds within which a target on a fast line answers: then going to sleep would cost more than standing still."""
 _MOST_AT_ONCE = 16
@@ -51,6 +56,10 @@ class Engine:
         self._at_once = 0
         self.discards: Counter[Discard] = Counter()
         """Bytes thrown away, by reason: what the line is like."""
+        self.damaged = 0
+        """Packets that came damaged: one for each, however many bytes of it were thrown away."""
+        self.read_size = ReadSize(LARGEST_TRANSFER)
+        """How much to ask for at once, on a line like this one."""
         self.messages = 0
         """What happened that only a good packet can have told."""
         self.bytes_received = 0
@@ -58,14 +67,19 @@ class Engine:
         self.last_byte_at: float | None = None
         self.first_bytes = bytearray()
         """The first bytes that ever came, for diagnosis."""
+        self.early = Overheard()
+        """What went over the line, both ways, until so much had come; of a network nothing."""
+        self._began: float | None = None
         self._sink = sink
         self._outbox: list[bytes] = []
+        self._asked_at = 0.0
 
     def ask(self, request: Manipulate, *, repeatable: bool) -> None:
         """Put a question on the way; `answer` brings what came of it. Does not wait."""
+        self._asked_at = trio.current_time()
         self.connection.ask(
             request,
-            trio.current_time(),
+            self._asked_at,
             repeatable=repeatable,
             tries=None if repeatable else _UNREPEATABLE_TRIES,
         )
@@ -81,6 +95,7 @@ class Engine:
                 event = await self.next_event()
                 if isinstance(event, (Replied, Told, RequestFailed)):
                     self._check_recorded(event)
+                    self._learn(event)
                     return event
         except trio.Cancelled:
             self.connection.abandon()
@@ -119,6 +134,14 @@ class Engine:
                 event = self._take()
         return event
 
+    def _learn(self, outcome: Replied | Told | RequestFailed) -> None:
+        if isinstance(outcome, Replied):
+            seconds = (self.last_byte_at or 0.0) - self._asked_at
+            self.read_size.answered(len(outcome.reply.data), self.bytes_received, self.damaged, seconds)
+        elif isinstance(outcome, RequestFailed) and outcome.request.api in _READS:
+            asked = int.from_bytes(outcome.request.union[8:12], "little")
+            self.read_size.unanswered(asked, self.bytes_received, self.damaged)
+
     def _check_recorded(self, outcome: Replied | Told | RequestFailed) -> None:
         refusal = self._recorded.refusal() if self._recorded is not None else ""
         if refusal:
@@ -145,7 +168,15 @@ class Engine:
     @property
     def transfer_sizes(self) -> tuple[int, int]:
         """Data bytes of a reply: what every target on this link can send, and what this one may be tried with."""
-        return (LARGEST_TRANSFER, LARGEST_TRANSFER) if self._network is None else self._network.transfer_sizes
+        if self._network is not None:
+            return self._network.transfer_sizes
+        size = self.read_size.ceiling
+        return size, size
+
+    @property
+    def line_record(self) -> LineRecord:
+        """What the line did so far."""
+        return LineRecord(self.bytes_received, self.damaged, self.transfer_sizes[0])
 
     def explain(self, wait: float | None = None) -> str | None:
         """Why there is nobody to talk to, where the transport knows; None: there is, or it does not know."""
@@ -166,7 +197,15 @@ class Engine:
             data = b"".join(self._outbox)
             self._outbox.clear()
             self.bytes_sent += len(data)
+            if len(self.first_bytes) < _FIRST_BYTES:
+                self._note(True, data)
             await self.transport.send(data)
+
+    def _note(self, sent: bool, data: bytes) -> None:
+        now = trio.current_time()
+        if self._began is None:
+            self._began = now
+        self.early.add(now - self._began, sent, data)
 
     def _something_to_write(self) -> bool:
         self._outbox += self.connection.data_to_send()
@@ -178,6 +217,7 @@ class Engine:
         self.last_byte_at = now
         if len(self.first_bytes) < _FIRST_BYTES:
             self.first_bytes += chunk[:_FIRST_BYTES]
+            self._note(False, chunk)
         self.connection.receive_data(chunk, now)
 
     def _take(self) -> KdEvent | None:
@@ -186,6 +226,7 @@ class Engine:
             return None
         if isinstance(event, Discarded):
             self.discards[event.reason] += event.count
+            self.damaged += event.reason in _DAMAGED
         elif not isinstance(event, RequestFailed):
             self.messages += 1
         if not isinstance(event, (Replied, Told)):

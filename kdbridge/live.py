@@ -133,7 +133,8 @@ class _Stream:
 
     def _ask(self, retry: int) -> None:
         prepared, self._prepared = self._prepared, None
-        if prepared is None or retry or prepared.address != self._at:
+        size = self._session.engine.read_size.ceiling
+        if prepared is None or retry or prepared.address != self._at or prepared.size > size:
             prepared = self._question(self._at, retry)
         if prepared is not None:
             self._session.engine.ask(prepared.request, repeatable=True)

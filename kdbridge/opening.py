@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import trio
@@ -21,13 +21,16 @@ from protocol.structure import Structure
 from .acquire import Acquired, acquire
 from .capture.record import Recorder
 from .discovery import discover
+from .double_reading import DoubleReading, ReadTwice
 from .engine import Engine
 from .errors import MemoryFault, TargetRefusedError
 from .live import LiveTarget
 from .memory.mapped import MappedPhysicalMemory
 from .plan import Plan
 from .progress import ProgressSink
+from .rereading import PatientMemory
 from .session import LISTEN, Session
+from .silent_errors import LineRecord
 from .snapshot import Snapshot
 from .source import PhysicalMemory, StopEvent, VirtualMemory
 from .target import Finding, Target
@@ -120,8 +123,20 @@ class OpenTarget:
             raise
         return snapshot
 
-    async def fill(self, snapshot: Snapshot, plan: Plan, progress: ProgressSink | None = None) -> Acquired:
-        """Bring home what the plan says and this Snapshot lacks."""
+    async def fill(
+        self,
+        snapshot: Snapshot,
+        plan: Plan,
+        progress: ProgressSink | None = None,
+        *,
+        twice: ReadTwice | None = None,
+        report: Callable[[str], None] | None = None,
+    ) -> Acquired:
+        """Bring home what the plan says and this Snapshot lacks.
+
+        `twice`: how much is read twice and compared; unless it says otherwise, all of it once the line is so bad that
+        KD's checksum may let an error through. `report` is told when that begins, and what it finds.
+        """
         target = await self.discover()
         if self.physical is None:
             self._mapped = await self._map(target)
@@ -136,10 +151,20 @@ class OpenTarget:
         self._snapshot = snapshot
         self.session.request_log = _Log(snapshot)
         try:
-            return await acquire(self, physical, snapshot, plan, progress)
+            memory = PatientMemory(physical, self.session)
+            sure = DoubleReading(memory, twice or ReadTwice(), self._line_record(), report)
+            acquired = await acquire(self, sure, snapshot, plan, progress)
+            return replace(acquired, compared=_compared(sure))
         finally:
             self._snapshot = None
             self.session.request_log = None
+
+    def _line_record(self) -> Callable[[], LineRecord]:
+        engine = self.session.engine
+        received, damaged = engine.bytes_received, engine.damaged
+        return lambda: LineRecord(
+            engine.bytes_received - received, engine.damaged - damaged, self.session.largest_transfer
+        )
 
     async def _map(self, target: Target) -> MappedPhysicalMemory | None:
         architecture = await self.architecture()
@@ -161,6 +186,25 @@ class OpenTarget:
             del self.console[: 1 << 19]
         if self._snapshot is not None:
             self._snapshot.console(text)
+
+
+def _compared(sure: DoubleReading) -> tuple[str, ...]:
+    """What reading twice came to."""
+    lines: list[str] = []
+    if sure.verified:
+        differed = len(sure.differed) - len(sure.unsettled)
+        lines.append(
+            f"{sure.verified} pages were read twice and compared"
+            + (
+                f": {differed} came wrong at first, and were read until two readings agreed"
+                if differed
+                else ": all alike"
+            )
+        )
+    if sure.unsettled:
+        shown = ", ".join(f"{pfn:#x}" for pfn in sure.unsettled[:8])
+        lines.append(f"{len(sure.unsettled)} pages change while they are read: frames {shown}")
+    return tuple(lines)
 
 
 class _Log:

@@ -27,6 +27,7 @@ from protocol.ntstatus import DBG_CONTINUE
 from protocol.state_change import ExceptionChange, LoadSymbols, StateChange
 from protocol.structure import Structure
 
+from .asking_twice import AskingTwice
 from .engine import Engine
 from .errors import NoContactError, TargetChangedError, TargetLostError, TargetRefusedError
 from .silence import explain_silence, said
@@ -60,6 +61,7 @@ class Session:
         self.engine = engine
         self.change: StateChange | None = None
         self.request_log = request_log
+        self.twice = AskingTwice(engine, self.settle)
         self._report = report or (lambda text: None)
         self._version: GetVersion64 | None = None
         self._context_ex_refused = False
@@ -177,8 +179,8 @@ class Session:
 
     async def ask(self, request: Manipulate, *, repeatable: bool = True) -> Manipulate:
         """Send a request that has a reply. Raises TargetLostError when none comes; refusals are returned."""
-        outcome = await self.engine.request(request, repeatable=repeatable)
-        return self.settle(outcome)
+
+        return await self.twice.ask(request, repeatable=repeatable)
 
     def settle(self, outcome: Replied | Told | RequestFailed) -> Manipulate:
         """The reply of an outcome, or a TargetLostError that says what became of the request."""

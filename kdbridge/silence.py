@@ -5,6 +5,9 @@ from __future__ import annotations
 from protocol.conversation import FileDeclined, KdEvent, OrphanReply, PromptAnswered
 from protocol.link import Discard
 
+from .doctor.signs import Signs, find_signs
+from .doctor.table import TABLE
+from .doctor.verdicts import Verdict, judge
 from .engine import Engine
 from .transports import DatagramTransport
 from .transports.stream import ListenTransport
@@ -13,6 +16,13 @@ from .transports.tap import untapped
 __all__ = ["explain_silence", "said"]
 
 _SHOWN = 48
+_TOLD = frozenset({
+    "wrong-baud", "inverted", "parity", "seven-bit", "flow-control", "newlines", "telnet", "overrun", "lost-bytes",
+    "cut-packets", "noise", "bit-errors", "not-heard", "garbled-there", "echo", "another-debugger", "boot-debugger",
+    "hypervisor",
+})  # fmt: skip
+"""Verdicts of the doctor's that say why there is no contact."""
+_SURE = 0.6
 _OF_GOOD_PACKETS = (Discard.DUPLICATE, Discard.STRAY_ACKNOWLEDGE, Discard.UNWANTED_TYPE, Discard.STALE_REPLY)
 
 
@@ -38,6 +48,17 @@ def explain_silence(engine: Engine, *, wait: float, break_in: bool) -> str:
             f"not a single byte came from {where} within {wait:g} seconds, {asked} not answered: "
             "the machine runs, is off, was started without debugging, is busy writing its own dump, or the cable, port "
             f"or baud rate on its side is another.{hint}"
+        )
+    engine.early.seconds = max(engine.early.seconds, wait)
+    signs = find_signs(engine.early)
+    verdict = judge(signs)
+    if not network and (name := _named(signs, verdict)):
+        found = verdict.evidence if name == verdict.name else ("RESETs were sent, and RESETs came",)
+        entry = TABLE[name]
+        return (
+            f"{engine.bytes_received} bytes came from {where}: {entry.title} ({'; '.join(found)}). "
+            f"{verdict.cause if name == verdict.name else entry.cause} "
+            f"{verdict.cure if name == verdict.name else entry.cure}"
         )
     if not good and not network:
         damaged = engine.discards[Discard.BAD_CHECKSUM] + engine.discards[Discard.BAD_TRAILER]
@@ -66,6 +87,14 @@ def explain_silence(engine: Engine, *, wait: float, break_in: bool) -> str:
         f"packets came from {where} ({engine.bytes_received} bytes), but no state change within {wait:g} seconds: "
         f"the target is alive and {hint}."
     )
+
+
+def _named(signs: Signs, verdict: Verdict) -> str:
+    """The verdict that explains it; empty: none does, or it is not sure enough."""
+    if signs.packets and set(signs.packets) == {"RESET"} and not signs.damage.damaged:
+        # A target that answers RESET says why it stopped as well.
+        return "echo"
+    return verdict.name if verdict.name in _TOLD and verdict.confidence >= _SURE else ""
 
 
 def said(event: KdEvent) -> str:

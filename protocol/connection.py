@@ -52,6 +52,8 @@ __all__ = ["KdConnection"]
 
 _PROMPT_ANSWER = b"b"
 _MOST_REISSUES = 4
+_LONGEST_REPLY = 60.0
+"""Seconds in which one that comes slowly, or damaged again and again, is waited for."""
 _ECHOED_ADDRESS = frozenset(
     {
         ApiNumber.READ_VIRTUAL_MEMORY,
@@ -97,7 +99,7 @@ class KdConnection:
         self._queue: deque[tuple[int, bytes, int | None]] = deque()
         self._open: _Open | None = None
         self._next: _Open | None = None
-        self._last_byte = float("-inf")
+        self._last_byte = self._byte_before = float("-inf")
         self._sending_answer = False
         self.state = Conversation.UNKNOWN
         self.change: StateChange | None = None
@@ -150,7 +152,7 @@ class KdConnection:
 
     def receive_data(self, chunk: bytes, now: float) -> None:
         """Bytes as they came."""
-        self._last_byte = now
+        self._byte_before, self._last_byte = self._last_byte, now
         self._link.receive_data(chunk, now)
         self._drain_link(now)
 
@@ -202,7 +204,8 @@ class KdConnection:
         question = self._open
         if question is None or not self._link.idle:
             return None
-        return max(question.asked_at, self._last_byte) + self._reply_timeout
+        latest = min(max(question.asked_at, self._last_byte), question.asked_at + _LONGEST_REPLY)
+        return latest + self._reply_timeout
 
     def _drain_link(self, now: float) -> None:
         failed: PacketFailed | None = None
@@ -240,6 +243,10 @@ class KdConnection:
                 self._reissue_after_event(self._open, FailureReason.RESTARTED, now)
         elif isinstance(event, Discarded):
             self._events.append(event)
+            # No sign of life: a target that hears nothing repeats itself for ever, and so does another's console. But
+            # one whose reply comes damaged repeats it whatever is asked (1.9): it should come through once, if it can.
+            if event.reason not in (Discard.BAD_CHECKSUM, Discard.BAD_TRAILER):
+                self._last_byte = self._byte_before
 
     def _begin_new_life(self) -> None:
         self.life += 1

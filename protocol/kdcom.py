@@ -33,6 +33,7 @@ from .packet import (
     encode_control,
     encode_data,
 )
+from .resends import Resends
 
 __all__ = ["KdcomLink"]
 
@@ -61,6 +62,7 @@ class KdcomLink:
         self.role = role
         self.timers = timers or LinkTimers(tries=20 if role is Role.TARGET else 5)
         self._reader = FrameReader(role)
+        self._resends = Resends(role)
         self._events: deque[LinkEvent] = deque()
         self._outbox: list[bytes] = []
         self._outstanding: _Outstanding | None = None
@@ -215,13 +217,12 @@ class KdcomLink:
 
     def give_up(self) -> None:
         """Target: the debugger is gone (or was never there): the next packet carries SYNC."""
-        self._next_to_send = INITIAL_PACKET_ID | SYNC_PACKET_ID
-        self._expected = INITIAL_PACKET_ID
+        self._outstanding = None
+        self._next_to_send, self._expected = INITIAL_PACKET_ID | SYNC_PACKET_ID, INITIAL_PACKET_ID
 
     def continue_session(self, next_to_send: int, expected: int) -> None:
         """Target: begin in the middle of a conversation with a debugger that is gone, with these packet ids."""
-        self._next_to_send = next_to_send
-        self._expected = expected
+        self._next_to_send, self._expected = next_to_send, expected
         self._ever_acknowledged = True
 
     def _read_frames(self, now: float) -> None:
@@ -244,10 +245,8 @@ class KdcomLink:
                 (self._control_at_target if target else self._control_at_host)(frame, now)
             elif isinstance(frame, HeaderFrame):
                 self._header_at_target(frame)
-            elif target:
-                self._data_at_target(frame)
             else:
-                self._data_at_host(frame)
+                (self._data_at_target if target else self._data_at_host)(frame)
             if self._events and not isinstance(self._events[-1], Discarded):
                 # What is done about it may change what the rest of the chunk means: that is read when it was taken.
                 self._more = self._reader.pending > 0
@@ -282,8 +281,9 @@ class KdcomLink:
     def _data_at_host(self, frame: DataFrame) -> None:
         if frame.flaw is not None:
             self._discard(frame.flaw, frame.payload)
-            self._outbox.append(encode_control(PacketType.RESEND))
+            self._outbox += self._resends.ask(self._last_byte)
             return
+        self._resends.settle()
         packet_id = frame.packet_id & ~SYNC_PACKET_ID
         self._outbox.append(encode_control(PacketType.ACKNOWLEDGE, packet_id))
         if frame.packet_id & SYNC_PACKET_ID:
@@ -356,7 +356,7 @@ class KdcomLink:
         if rubbish.reason is Discard.BAD_TRAILER or (
             rubbish.reason is Discard.BAD_SIZE and self.role is Role.TARGET and self._outstanding is None
         ):
-            self._outbox.append(encode_control(PacketType.RESEND))
+            self._outbox += self._resends.ask(now)
         if rubbish.reason is Discard.NOISE and self.role is Role.TARGET:
             told = rubbish.data.rstrip(_LEADER_BYTES)
             if told:
@@ -400,8 +400,9 @@ class KdcomLink:
             self._fail(self._outstanding, restarted=True)
 
     def _acknowledge_due(self, packet: _Outstanding) -> float:
-        # Bytes that still come put it off, but not for ever: a line of pure noise must not stop the timer.
-        wait = self.timers.acknowledge
+        # Bytes that still come put it off, but not for ever. A host's second wait is longer than a target's for a
+        # byte: one that is lost in the middle of a packet has to notice that the line is quiet.
+        wait = self.timers.acknowledge * (2 if self.role is Role.HOST and packet.tries_made == 2 else 1)
         return min(max(packet.sent_at, self._last_byte) + wait, packet.sent_at + 10 * wait)
 
     def _discard(self, reason: Discard, data: bytes) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import trio
 
 from .errors import SimulationError
+from .faults import parse_line_faults
 from .net import parse_faults
 from .scenarios import SCENARIOS, ScenarioOptions, start
 from .serve import run
@@ -55,7 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--baud", type=_baud, metavar="N", help="speed of the line; default: as fast as it goes")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="one seed is one machine (default: 1)")
     parser.add_argument(
-        "--fault", metavar="FAULTS", help="what the network does: loss=0.05,dup=0.05,reorder=0.1,delay=0.02,seed=7"
+        "--fault",
+        metavar="FAULTS",
+        help="what a serial line does: flip=1e-5,drop=0.01,seed=7 and more (docs/simulator.md); "
+        "a network: loss=0.05,dup=0.05,reorder=0.1,delay=0.02,jitter=0.02,seed=7",
     )
     parser.add_argument("--once", action="store_true", help="end when the first debugger hangs up")
     return parser
@@ -80,9 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             line, faults = parse_net(asked.on, os.environ), parse_faults(asked.fault) if asked.fault else None
             running = start(asked.scenario, options)
             await run_net(running.target, line, tell, begin=running.scenario.begin, faults=faults)
-        elif asked.fault:
-            raise SimulationError("--fault is for net: lines")
-        await run(start(asked.scenario, options).target, asked.on, asked.baud, tell, once=asked.once)
+            return
+        line_faults = parse_line_faults(asked.fault) if asked.fault else None
+        target = start(asked.scenario, options).target
+        await run(target, asked.on, asked.baud, tell, once=asked.once, faults=line_faults)
 
     try:
         trio.run(serve_it)

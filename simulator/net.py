@@ -12,6 +12,7 @@ from protocol.kdnet import Address, KdnetLink
 
 from .errors import SimulationError
 from .events import Event
+from .faults import LineFaults
 from .machine import Machine
 from .target import Activity, KdTarget
 
@@ -43,8 +44,12 @@ def parse_faults(text: str) -> Faults:
     found: dict[str, float] = {}
     for item in text.split(","):
         name, _, value = (part.strip() for part in item.partition("="))
+        if name not in Faults.__slots__ and name in LineFaults.__slots__:
+            raise SimulationError(f"{name} is a fault of serial lines; a network has {', '.join(Faults.__slots__)}")
         if name not in Faults.__slots__ or name in found:
-            raise SimulationError(f"{item!r} is no fault, or is given twice; there are {', '.join(Faults.__slots__)}")
+            raise SimulationError(
+                f"{item!r} is no fault of a network, or is given twice; there are {', '.join(Faults.__slots__)}"
+            )
         try:
             number = float(value) if value.isascii() else float("nan")
         except ValueError:

@@ -20,7 +20,9 @@ from typing import Protocol
 
 import trio
 
+from .damage import FaultyLine
 from .errors import SimulationError
+from .faults import LineFaults
 from .target import KdTarget
 from .wire import Wire
 
@@ -50,29 +52,38 @@ class ByteStream(Protocol):
 
 
 async def run(
-    target: KdTarget, where: str, baud: int | None, tell: Callable[[str], object], *, once: bool = False
+    target: KdTarget,
+    where: str,
+    baud: int | None,
+    tell: Callable[[str], object],
+    *,
+    once: bool = False,
+    faults: LineFaults | None = None,
 ) -> None:
     """Put the target on the line that `where` names, and serve one debugger after another, for ever.
 
     `tell` is called with the URL of the line as soon as a debugger can come. The target keeps its state from one
-    debugger to the next. With `once` it ends when the first one hangs up. Raises SimulationError when the line cannot
-    be had.
+    debugger to the next, and so does a line with `faults`. With `once` it ends when the first one hangs up. Raises
+    SimulationError when the line cannot be had.
     """
+    line = None if faults is None else FaultyLine(faults, baud)
     async with open_line(where) as (url, next_debugger):
         tell(url)
         while True:
             stream = await next_debugger()
             try:
-                await serve(target, stream, baud)
+                await serve(target, stream, baud, line)
             finally:
                 await stream.aclose()
             if once:
                 return
 
 
-async def serve(target: KdTarget, stream: ByteStream, baud: int | None = None) -> None:
+async def serve(
+    target: KdTarget, stream: ByteStream, baud: int | None = None, faults: LineFaults | FaultyLine | None = None
+) -> None:
     """Run the target on this line until the debugger hangs up. The target keeps its state."""
-    wire = Wire(target, baud)
+    wire = Wire(target, baud, faults)
     while True:
         ready = wire.receive(trio.current_time())
         try:

@@ -136,6 +136,11 @@ class KdTarget:
         if activity is Activity.WAITING:
             self._wait(now)
 
+    def reset(self, now: float) -> None:
+        """Somebody presses the reset button: a new life, like that after a reboot request."""
+        self._kick = self._started = True
+        self._reboot(now)
+
     def send_reply(self, reply: Manipulate, now: float) -> None:
         """Start with a reply that nobody acknowledged: its debugger went away (7.3 F)."""
         self.activity = Activity.REPLYING

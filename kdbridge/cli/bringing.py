@@ -13,6 +13,7 @@ from typing import cast
 import trio
 
 from kdbridge.carry_on import carried_on
+from kdbridge.double_reading import ReadTwice
 from kdbridge.dump import DumpKind, DumpLayoutChoice, Rendered, render, verify
 from kdbridge.errors import DiskFullError, DumpError, SnapshotError, TargetChangedError
 from kdbridge.memory.files import DumpFile
@@ -59,6 +60,8 @@ class Wishes:
     as_json: bool
     new_life: bool = False
     """If the machine is not in that stop any more, begin anew beside what was read of it."""
+    twice: ReadTwice | None = None
+    """How much is read a second time and compared."""
 
 
 async def bring_home(address: str, order: DumpOrder, wishes: Wishes, snapshot: Snapshot | None = None) -> int:
@@ -101,6 +104,8 @@ class _Home:
     async def read(self, opened: OpenTarget) -> None:
         """Bring home what is not there yet. Begun again over another connection, it goes on."""
         folder, order = self.wishes.folder, self.order
+        if (wish := self.wishes.twice) is not None:
+            opened.session.twice.always, opened.session.twice.never = wish.share > 0, not wish.automatic
         if self.snapshot is not None:
             await self._prove(opened, self.snapshot)
         if self.snapshot is None:
@@ -121,7 +126,9 @@ class _Home:
                     self._left = max((one.total or 0) - one.done, 0)
                     progress(one)
 
-                await opened.fill(self.snapshot, PLANS[self.kind], shown)
+                acquired = await opened.fill(
+                    self.snapshot, PLANS[self.kind], shown, twice=self.wishes.twice, report=say
+                )
         except DiskFullError as error:
             raise DiskFullError(
                 f"{error}; about {size(self._left)} more are needed to read all, and room for the dump. When there is, "
@@ -130,6 +137,8 @@ class _Home:
         pages = self.snapshot.held.page_count
         known = f"; {before} were there before" if before else ""
         say(f"read {size((pages - before) * PAGE_SIZE)} in {pages - before} pages{known}")
+        for line in (*acquired.compared, *acquired.unread.lines()):
+            say(f"  {line}")
 
     async def _prove(self, opened: OpenTarget, snapshot: Snapshot) -> None:
         """Raises TargetChangedError where the machine is not in the stop that the Snapshot was read from."""

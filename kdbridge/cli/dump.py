@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import trio
 
+from kdbridge.double_reading import ReadTwice
 from kdbridge.dump import DumpKind, DumpLayoutChoice
 from kdbridge.errors import DumpError, SnapshotError, UsageError
 from kdbridge.opening import OpenTarget
@@ -22,6 +23,7 @@ from .asked import check_place, check_rendering
 from .bringing import Wishes, bring_home, default_folder, keeping, ways_on
 from .output import json_option, print_json, target_document, tell
 from .run import open_live, reconnect_option, record_option, run, say, wait_option
+from .twice import verify_reads_option
 from .words import duration, size, who_line, why_lines
 
 __all__ = ["dump_command"]
@@ -64,13 +66,15 @@ _SAMPLE = 16
 )
 @click.option("--force", is_flag=True, help="Overwrite OUT.dmp.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be read, and how long it would take.")
+@verify_reads_option
 @reconnect_option
 @wait_option
 @record_option
 @json_option
 def dump_command(
     target: str, out: Path, kind: str, layout: str, break_in: bool, then: str, comment: str,
-    keep_snapshot: Path | None, force: bool, dry_run: bool, reconnect: float | None, wait: float, as_json: bool,
+    keep_snapshot: Path | None, force: bool, dry_run: bool, twice: ReadTwice, reconnect: float | None, wait: float,
+    as_json: bool,
 ) -> int:  # fmt: skip
     """Bring home a crash dump of TARGET into OUT.dmp, for WinDbg and other readers.
 
@@ -83,7 +87,9 @@ def dump_command(
         return run(lambda: _dry_run(target, DumpKind(kind), wait, break_in=break_in, as_json=as_json))
     _make_sure(out, folder, kind, force)
     order = DumpOrder(parse_target(target).keyless, str(out.absolute()), kind, layout, comment)
-    wishes = Wishes(out, folder, keep_snapshot is not None, force, break_in, then, wait, reconnect, as_json)
+    wishes = Wishes(
+        out, folder, keep_snapshot is not None, force, break_in, then, wait, reconnect, as_json, twice=twice
+    )
     return keeping(folder, out, kind, lambda: bring_home(target, order, wishes))
 
 

@@ -17,6 +17,7 @@ from protocol.errors import KdError
 from .control import break_command, continue_command, crash_command, reboot_command
 from .convert import convert_command
 from .decode import decode_command
+from .doctor import doctor_command
 from .dump import dump_command
 from .info import info_command
 from .keygen import keygen_command
@@ -74,6 +75,7 @@ for command in (
     dump_command,
     resume_command,
     info_command,
+    doctor_command,
     registers_command,
     memory_command,
     convert_command,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from kdbridge.double_reading import ReadTwice
 from kdbridge.errors import SnapshotError
 from kdbridge.order import DumpOrder
 from kdbridge.snapshot import Snapshot
@@ -16,6 +17,7 @@ from .asked import check_place
 from .bringing import Wishes, bring_home, default_folder, keeping
 from .output import json_option
 from .run import reconnect_option, record_option, wait_option
+from .twice import verify_reads_option
 
 __all__ = ["resume_command"]
 
@@ -35,13 +37,14 @@ __all__ = ["resume_command"]
     help="What to do with the machine once the dump is written and verified.",
 )
 @click.option("--force", is_flag=True, help="Overwrite OUT.dmp, such as a partial dump made meanwhile.")
+@verify_reads_option
 @reconnect_option
 @wait_option
 @record_option
 @json_option
 def resume_command(
-    out: Path, target: str | None, new_life: bool, then: str, force: bool, reconnect: float | None, wait: float,
-    as_json: bool,
+    out: Path, target: str | None, new_life: bool, then: str, force: bool, twice: ReadTwice,
+    reconnect: float | None, wait: float, as_json: bool,
 ) -> int:  # fmt: skip
     """Go on with a dump that was interrupted: nothing that is in its Snapshot is read again.
 
@@ -56,7 +59,7 @@ def resume_command(
     address = target or order.target
     order = replace(order, target=parse_target(address).keyless, out=str(file.absolute()))
     keep = folder != default_folder(file)
-    wishes = Wishes(file, folder, keep, force, False, then, wait, reconnect, as_json, new_life)
+    wishes = Wishes(file, folder, keep, force, False, then, wait, reconnect, as_json, new_life, twice)
 
     async def go_on() -> int:
         snapshot = Snapshot.open(folder, writable=True)

@@ -12,6 +12,7 @@ from kdbridge.errors import FileError, TransportOpenError, UsageError
 from kdbridge.positioned import read_at
 from kdbridge.transports.sim import parse_size
 from simulator.errors import SimulationError
+from simulator.faults import parse_line_faults
 from simulator.from_file import machine_of_dump, machine_of_raw
 from simulator.net import parse_faults
 from simulator.scenarios import SCENARIOS, ScenarioOptions, start
@@ -46,7 +47,8 @@ _LIST = "\n".join(f"  {scenario.name:18} {scenario.text}" for scenario in SCENAR
 @click.option("--seed", type=int, default=1, show_default=True, help="One seed is one machine, to the last byte.")
 @click.option(
     "--fault", metavar="FAULTS",
-    help="What the network does to datagrams each way: loss=0.05,dup=0.05,reorder=0.1,delay=0.02,jitter=0.02,seed=7.",
+    help="What a serial line does to what is on it: flip=1e-5,drop=0.01,seed=7 and many more; a network to datagrams, "
+    "each way: loss=0.05,dup=0.05,reorder=0.1,delay=0.02,jitter=0.02,seed=7.",
 )  # fmt: skip
 @click.option("--once", is_flag=True, help="End when the first debugger hangs up.")
 def simulate_command(
@@ -97,9 +99,8 @@ def simulate_command(
 def _checked_line(where: str, fault: str | None, baud: int | None, once: bool) -> _Serve:
     """What puts a target there. Raises SimulationError, UsageError."""
     if not where.startswith("net:"):
-        if fault:
-            raise UsageError("--fault is for what is put on the network: --on net:HOST:PORT,key=w.x.y.z")
-        return lambda target, begin: serve_target(target, where, baud, tell, once=once)
+        line_faults = parse_line_faults(fault) if fault else None
+        return lambda target, begin: serve_target(target, where, baud, tell, once=once, faults=line_faults)
     if baud is not None or once:
         raise UsageError("a network has no --baud, and nobody hangs up there (--once)")
     line, faults = parse_net(where, os.environ), parse_faults(fault) if fault else None

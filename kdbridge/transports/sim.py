@@ -1,6 +1,7 @@
 """sim: a simulated machine inside this process, for trying things out without a cable.
 
 sim:SCENARIO[?processors=4&memory=256M&seed=1&baud=115200]     over a serial line; link=net: see sim_net.py
+sim:SCENARIO?fault=flip=1e-5,drop=0.01,seed=7                  over a bad one: see simulator/faults.py
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import trio
 from kdbridge.errors import UsageError
 from protocol.errors import KdError
 from simulator.errors import SimulationError
+from simulator.faults import LineFaults, parse_line_faults
 from simulator.scenarios import RunningScenario, ScenarioOptions, start
 from simulator.wire import Wire
 
@@ -34,11 +36,13 @@ def parse_size(text: str) -> int:
 class SimTransport:
     """A line to a machine in this process. Time passes for the machine while somebody receives."""
 
-    def __init__(self, url: str, running: RunningScenario, baud: int | None = None) -> None:
+    def __init__(
+        self, url: str, running: RunningScenario, baud: int | None = None, faults: LineFaults | None = None
+    ) -> None:
         self._url = url
         self.running = running
         """The machine, for whoever wants to look behind the line."""
-        self._wire = Wire(running.target, baud)
+        self._wire = Wire(running.target, baud, faults)
         self._sent = trio.Event()
 
     @property
@@ -76,9 +80,9 @@ class SimTransport:
 
 def open_sim(url: str, scenario: str, options: Mapping[str, str]) -> SimTransport:
     """Build the machine and lay a line to it. Raises UsageError for what no scenario can be."""
-    unknown = set(options) - set(_NUMBERS) - set(_SIZES)
+    unknown = set(options) - {*_NUMBERS, *_SIZES, "fault"}
     if unknown:
-        known = ", ".join((*_NUMBERS, *_SIZES, "link"))
+        known = ", ".join((*_NUMBERS, *_SIZES, "fault", "link"))
         raise UsageError(f"{url}: a simulated machine knows no option {', '.join(sorted(unknown))}; it knows {known}")
     numbers: dict[str, int] = {}
     for name in _NUMBERS:
@@ -90,6 +94,7 @@ def open_sim(url: str, scenario: str, options: Mapping[str, str]) -> SimTranspor
     if numbers.get("baud") == 0:
         raise UsageError(f"{url}: a line of 0 baud carries nothing")
     try:
+        faults = parse_line_faults(options["fault"]) if "fault" in options else None
         running = start(
             scenario or "bugcheck",
             ScenarioOptions(
@@ -105,4 +110,4 @@ def open_sim(url: str, scenario: str, options: Mapping[str, str]) -> SimTranspor
         raise UsageError(f"{url}: {error}") from None
     except KdError as error:
         raise UsageError(f"{url}: {error}") from error
-    return SimTransport(url, running, numbers.get("baud"))
+    return SimTransport(url, running, numbers.get("baud"), faults)

@@ -137,6 +137,8 @@ def open_sim_net(url: str, scenario: str, options: Mapping[str, str]) -> SimNetT
         raise UsageError(f"{url}: link={options.get('link')} should be link=net; without it there is a serial line")
     if "baud" in rest:
         raise UsageError(f"{url}: a network has no baud; leave out baud= or link=net")
+    if "fault" in rest:
+        raise UsageError(f"{url}: fault= is for a serial line; write the network's as loss=0.05&dup=0.05")
     version = _VERSIONS.get(options.get("version", "5"))
     if version is None:
         raise UsageError(f"{url}: version={options['version']} is none that was ever seen; there are 2, 4 and 5")

@@ -115,7 +115,7 @@ def test_every_scheme_has_its_page(scheme: str) -> None:
 
 
 def test_every_scenario_is_told_in_its_own_words() -> None:
-    prose = _PAGES["docs/simulator.md"].prose
+    prose = _PAGES["docs/simulator.md"].prose.partition("## A bad line")[0]
     told = dict(re.findall(r"^\| `([a-z0-9-]+)` \| ([^|]+) \|", prose, re.MULTILINE))
     assert told == {scenario.name: scenario.text for scenario in SCENARIOS.values()}
 

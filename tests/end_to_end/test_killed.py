@@ -12,6 +12,7 @@ from tests.end_to_end.printed import parse_bug_check
 from tests.referee import Kdexec, parse
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_dump_that_is_killed_again_and_again_comes_home(tmp_path: Path) -> None:
     killing = Killing(tmp_path, seed=5, kind="kernel")

@@ -22,6 +22,8 @@ from simulator.scenarios import RunningScenario
 from tests.oracles import kdmp, leechcore, volatility
 from tests.oracles.oracle import Oracle
 
+pytestmark = pytest.mark.slow
+
 Laid = dict[int, dict[int, bytes]]
 """Bytes by offset in a page, by frame."""
 

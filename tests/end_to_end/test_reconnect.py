@@ -12,6 +12,8 @@ from kdbridge.snapshot import Snapshot
 from simulator.scenarios import ScenarioOptions, start
 from tests.kdbridge.cli.calling import Ended, call, served
 
+pytestmark = pytest.mark.slow
+
 _MACHINE = ("bugcheck", "--memory", "16M", "--processors", 2)
 
 

@@ -113,7 +113,8 @@ async def test_only_the_beginning_of_a_flood_is_kept_for_diagnosis(autojump_cloc
         await client.session.engine.next_event()
         while True:
             await client.session.engine.next_event()
-    assert len(client.session.engine.first_bytes) <= 512
+    assert len(client.session.engine.first_bytes) <= (1 << 14) + 4096
+    assert client.session.engine.early.counted[False] <= (1 << 14) + 4096
     assert client.session.engine.bytes_received > 100_000
 
 
@@ -154,3 +155,27 @@ async def test_a_half_packet_while_nothing_is_asked_is_given_up_too(autojump_clo
             await client.session.engine.next_event()
     packets, _ = split(client.sent)
     assert [packet.packet_type for packet in packets] == [5], "it is asked for again"
+
+
+async def test_each_damaged_packet_is_counted_once_and_the_next_read_asks_for_less(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    client = await _attached()
+    engine = client.session.engine
+    bad = iter([True, True, True])
+
+    def spoil(chunk: bytes) -> list[bytes]:
+        if chunk.startswith(b"0000") and next(bad, False):
+            return [chunk[:500] + bytes([chunk[500] ^ 1]) + chunk[501:]]
+        return [chunk]
+
+    assert engine.transfer_sizes == (3944, 3944) and engine.damaged == 0
+    client.line.to_host = spoil
+    outcome = await engine.request(_read(0x100, 3944), repeatable=True)
+    assert isinstance(outcome, Replied) and outcome.reply.data == content()[0x100 : 0x100 + 3944]
+    assert (engine.damaged, engine.discards[Discard.BAD_CHECKSUM]) == (3, 3 * 4000)
+    assert engine.transfer_sizes[0] < 2000
+    assert engine.line_record.damaged == 3
+    for _ in range(200):
+        await engine.request(_read(0x100, 3944), repeatable=True)
+    assert engine.transfer_sizes == (3944, 3944)

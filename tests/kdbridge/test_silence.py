@@ -114,3 +114,24 @@ async def test_a_machine_that_stopped_and_answers_nothing(autojump_clock: trio.t
 async def test_no_sentence_holds_control_characters(autojump_clock: trio.testing.MockClock) -> None:
     text = await _sentence(_Line(b"\x1b[2J\x1b[1;1Hlogin: \r\n"))
     assert text.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("bugcheck?fault=xonxoff", "takes the bytes 11 and 13 away"),
+        ("bugcheck?fault=iac", "a telnet server handles the bytes"),
+        ("bugcheck?fault=sevenbit", "the highest bit of each byte is lost"),
+        ("bugcheck?fault=deaf", "the target is heard, and does not hear us"),
+        ("bugcheck?fault=inverted", "every bit is upside down"),
+        ("bugcheck?fault=wrongbaud=57600", "the target's end of the line has another speed"),
+        ("running?fault=echo", "what is sent comes back"),
+    ],
+)
+async def test_what_the_doctor_finds_is_said(target: str, words: str, autojump_clock: trio.testing.MockClock) -> None:
+    with pytest.raises(NoContactError) as caught:
+        async with open_target(f"sim:{target}&memory=16M&baud=115200", wait=20):
+            pass
+    text = str(caught.value)
+    assert words in text and f"came from sim:{target}" in text
+    assert text.isprintable()

@@ -222,6 +222,40 @@ def test_a_line_that_talks_of_other_things_puts_the_silence_off() -> None:
     assert host.next_timeout() == 9.0
 
 
+def test_what_is_thrown_away_does_not_put_the_silence_off() -> None:
+    """A target that hears nothing repeats its last reply for ever; somebody else's console never ends either."""
+    for worthless in (encode_data(7, A, change_bytes()), b"login: "):
+        host = _asking(_READ, repeatable=True)
+        for second in range(1, 300):
+            host.receive_data(worthless, second)
+            host.handle_timeout(second)
+            kd_events_of(host)
+            if not _busy(host):
+                break
+        assert not _busy(host), "given up"
+
+
+def test_a_reply_that_comes_damaged_is_waited_for_but_not_for_ever() -> None:
+    """Until its reply was acknowledged, a target does nothing else (kd-protocol 1.9)."""
+    damaged = bytearray(reply_packet(A | 1, _ANSWER))
+    damaged[20] ^= 1
+    host = _asking(_READ)
+    for second in range(1, 60):
+        host.receive_data(bytes(damaged), second)
+        host.handle_timeout(second)
+        assert _busy(host)
+    host.receive_data(reply_packet(A | 1, _ANSWER), 60.0)
+    assert [event for event in kd_events_of(host) if isinstance(event, Replied)] == [Replied(_READ, _ANSWER)]
+    for pieces in (1, 4):
+        other = _asking(_READ)
+        for second in range(1, 70):
+            # A slow line brings it bit by bit.
+            for at in range(0, len(damaged), len(damaged) // pieces):
+                other.receive_data(bytes(damaged[at : at + len(damaged) // pieces]), second)
+            other.handle_timeout(second)
+        assert not _busy(other)
+
+
 @pytest.mark.parametrize("repeatable", [False, True])
 def test_without_an_acknowledge_it_fails_or_the_line_is_reset(repeatable: bool) -> None:
     host = attached()

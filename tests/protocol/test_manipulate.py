@@ -75,7 +75,8 @@ def test_every_number_and_name_is_the_reference_s(shared: Path) -> None:
         for row in assigned
         for number, name in zip(row[0].split(", "), row[1].split(", "), strict=True)
     }
-    assert {int(api): api_name(api) for api in ApiNumber} == published
+    ours = {int(ApiNumber.READ_PHYSICAL_BULK): "ReadPhysicalBulk"}
+    assert {int(api): api_name(api) for api in ApiNumber} == published | ours, "one is seen and not documented"
     assert len(published) == 43
     silent = {int(row[0], 16) for row in assigned if row[2].startswith("**no**")}
     assert {int(api) for api in NO_REPLY} == silent
@@ -116,7 +117,7 @@ def test_union_fields_stand_where_the_reference_says(api: int) -> None:
 
 
 def test_every_other_request_has_an_empty_union() -> None:
-    others = {int(api) for api in ApiNumber} - set(_PUBLISHED)
+    others = {int(api) for api in ApiNumber} - set(_PUBLISHED) - {ApiNumber.READ_PHYSICAL_BULK}
     assert {api: UNIONS[api].fields for api in others} == dict.fromkeys(others, ())
     assert others == {0x313B, 0x3149, 0x3150, 0x3151, 0x3159, 0x3141, 0x315A, 0x3154, 0x3155}
 

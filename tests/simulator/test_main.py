@@ -41,6 +41,22 @@ async def test_another_process_is_a_machine(tmp_path: Path) -> None:
             nursery.cancel_scope.cancel()
 
 
+async def test_a_line_in_another_process_may_be_a_bad_one(tmp_path: Path) -> None:
+    path = tmp_path / "line"
+    command = [sys.executable, "-m", "simulator", "bugcheck", "--on", f"unix:{path}", "--memory", "16M", "--once"]
+    command += ["--fault", "mute,text=login: "]
+    process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, cwd=ROOT)
+    assert process.stdout is not None
+    try:
+        with trio.fail_after(60):
+            assert await process.stdout.receive_some(1)
+            async with await trio.open_unix_socket(path) as stream:
+                assert await stream.receive_some(100) == b"login: "
+            assert await process.wait() == 0
+    finally:
+        process.kill()
+
+
 def test_help_names_every_scenario(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
@@ -61,6 +77,8 @@ def test_help_names_every_scenario(capsys: pytest.CaptureFixture[str]) -> None:
         (["--on", "pty:", "--processors", "257"], "257 processors"),
         (["--on", "pty:", "--baud", "0"], "'0' is not a speed"),
         (["--on", "nowhere:"], "a target can be put on"),
+        (["--on", "pty:", "--fault", "flop=1"], "'flop=1' is no fault of a serial line"),
+        (["--on", "net:h:5,key=1.2.3.4", "--fault", "flip=0.1"], "flip is a fault of serial lines"),
     ],
 )
 def test_what_is_wrong_is_said_by_name(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

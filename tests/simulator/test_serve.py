@@ -18,6 +18,7 @@ import trio.testing
 from protocol.manipulate import ApiNumber, Manipulate
 from protocol.packet import encode_data
 from simulator.errors import SimulationError
+from simulator.faults import LineFaults
 from simulator.serve import ByteStream, open_line, run
 from simulator.target import KdTarget, Stop
 from tests.raw import A, ack
@@ -74,7 +75,9 @@ async def _ask(stream: ByteStream, packet_id: int, request: Manipulate, size: in
 
 
 @contextlib.asynccontextmanager
-async def _served(target: KdTarget, where: str, baud: int | None = None, *, once: bool = False) -> AsyncIterator[str]:
+async def _served(
+    target: KdTarget, where: str, baud: int | None = None, *, once: bool = False, faults: LineFaults | None = None
+) -> AsyncIterator[str]:
     """The URL of a target on that line; with `once`, that serving has ended is checked at the end."""
     url: list[str] = []
     told = trio.Event()
@@ -87,7 +90,7 @@ async def _served(target: KdTarget, where: str, baud: int | None = None, *, once
         ended = trio.Event()
 
         async def serve() -> None:
-            await run(target, where, baud, tell, once=once)
+            await run(target, where, baud, tell, once=once, faults=faults)
             ended.set()
 
         nursery.start_soon(serve)
@@ -119,6 +122,24 @@ async def test_a_debugger_takes_over_and_reads(where: str, clock: trio.testing.M
         reply = await _ask(stream, A, request, 3944)
         assert reply.data == content()[PC - KERNEL : PC - KERNEL + 3944]
         await stream.aclose()
+
+
+async def test_a_bad_line_is_as_bad_for_the_next_debugger(where: str, clock: trio.testing.MockClock) -> None:
+    """It dies ten seconds after its first use, whoever is there then, and is back ten seconds later."""
+    faults = LineFaults(die=10.0, back=20.0, sevenbit=True, way="host")
+    async with contextlib.AsyncExitStack() as stack, _served(_target(), where, faults=faults) as url:
+        began = trio.current_time()
+        first = await stack.enter_async_context(contextlib.aclosing(await _connect(url)))
+        data = b""
+        while len(data) < _CHANGE:
+            data += await first.receive_some(_CHANGE - len(data))
+        assert data[8:12] == bytes.fromhex("00080000"), "80800800 without its eighth bits"
+        await first.aclose()
+        await trio.sleep(12.0)
+        second = await stack.enter_async_context(contextlib.aclosing(await _connect(url)))
+        await second.send_all(RESET)
+        assert await second.receive_some(1)
+        assert trio.current_time() - began >= 20.0
 
 
 async def test_the_next_debugger_finds_the_machine_as_it_was_left(where: str, clock: trio.testing.MockClock) -> None:

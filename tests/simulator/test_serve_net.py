@@ -177,7 +177,7 @@ async def test_a_debugger_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> 
         (["--on", "net:h:5,key=1.2.3.4", "--baud", "9600"], "a network has no --baud"),
         (["--on", "net:h:5,key=1.2.3.4", "--once"], "nobody hangs up there"),
         (["--on", "net:h:5,key=1.2.3.4", "--fault", "loss=2"], "loss is a number from 0 to 1"),
-        (["--on", "pty:", "--fault", "loss=0.1"], "--fault is for net: lines"),
+        (["--on", "pty:", "--fault", "jitter=0.1"], "jitter is what a network does to datagrams"),
     ],
 )
 def test_what_cannot_be_is_said_by_name(

@@ -8,6 +8,8 @@ from itertools import pairwise
 
 import pytest
 
+from simulator.faults import LineFaults
+from simulator.scenarios import ScenarioOptions, start
 from simulator.target import KdTarget, Print, Stop
 from simulator.wire import Pacer, Wire
 from tests.raw import A, ack
@@ -72,9 +74,16 @@ class Beeper:
 
 
 def _run(wire: Wire, until: float) -> bytes:
-    got, now = b"", 0.0
+    return b"".join(part for _, part in _arrivals(wire, until))
+
+
+def _arrivals(wire: Wire, until: float) -> list[tuple[float, bytes]]:
+    got: list[tuple[float, bytes]] = []
+    now = 0.0
     while now <= until:
-        got += wire.receive(now)
+        ready = wire.receive(now)
+        if ready:
+            got.append((now, ready))
         due = wire.next_time(now)
         assert due is not None and due > now - 1e-9
         now = max(due, now + 1e-9)
@@ -121,3 +130,79 @@ def test_no_packet_is_repeated_because_the_line_is_slow(baud: int | None) -> Non
             break
         now = max(due, now)
     assert [(packet.packet_type, packet.packet_id) for packet in split(got)[0]] == [(3, A | 0x800), (7, A | 1)]
+
+
+# ---- a bad line ------------------------------------------------------------------------------------------------------
+
+
+def test_faults_that_do_nothing_change_nothing() -> None:
+    assert _arrivals(Wire(Beeper(), 50, LineFaults(seed=5)), 20.0) == _arrivals(Wire(Beeper(), 50), 20.0)
+
+
+def test_on_a_dead_line_even_what_is_under_way_gets_lost() -> None:
+    """Ten bytes at 50 baud take two seconds, also those that get lost: a beep begins every three."""
+    got = _arrivals(Wire(Beeper(), 50, LineFaults(die=1.3, back=7.0)), 11.0)
+    assert got[0][1] == b"0" and b"".join(part for at, part in got if at < 2.0) == b"012345"
+    assert not [part for at, part in got if 1.3 <= at < 7.0]
+    assert [at for at, _ in got if at >= 7.0] == pytest.approx([9.0 + number / 5 for number in range(1, 11)], abs=1e-6)
+
+
+def test_what_is_sent_to_a_dead_line_never_comes() -> None:
+    beeper = Beeper(due=1e9)
+    wire = Wire(beeper, None, LineFaults(die=0.0, back=5.0))
+    for now in (0.0, 4.0, 5.0):
+        wire.receive(now)
+        wire.send(f"{now:.0f}".encode(), now)
+        wire.receive(now)
+    assert beeper.heard == [(5.0, b"5")]
+
+
+def test_an_adapter_keeps_what_came_for_its_time() -> None:
+    bare = _arrivals(Wire(Beeper(), 9600), 3.0)
+    late = _arrivals(Wire(Beeper(), 9600, LineFaults(latency=16)), 3.0)
+    assert b"".join(part for _, part in late) == b"".join(part for _, part in bare)
+    assert [at for at, _ in late] == pytest.approx([at + 0.016 for at, _ in bare])
+
+
+def test_an_echo_brings_back_what_was_sent_at_the_speed_of_the_line() -> None:
+    beeper = Beeper(due=1e9)
+    wire = Wire(beeper, 9600, LineFaults(echo=True))
+    assert wire.receive(0.0) == b""
+    wire.send(b"hello", 0.0)
+    assert len(wire.receive(5 * 10 / 9600 - 1e-6)) < 5
+    assert wire.receive(5 * 10 / 9600 + 1e-6).endswith(b"lo")
+    assert b"".join(part for _, part in beeper.heard) == b"hello"
+
+
+def test_a_deaf_target_hears_nothing_and_a_mute_one_hears() -> None:
+    for faults, heard, came in ((LineFaults(deaf=True), b"", b"0123456789"), (LineFaults(mute=True), b"?", b"")):
+        beeper = Beeper()
+        wire = Wire(beeper, None, faults)
+        got = wire.receive(0.0)
+        wire.send(b"?", 0.5)
+        got += wire.receive(0.5)
+        assert b"".join(part for _, part in beeper.heard) == heard and got == came
+
+
+def test_a_text_comes_between_what_the_target_says() -> None:
+    got = _arrivals(Wire(Beeper(), 9600, LineFaults(text="login: ")), 11.0)
+    everything = b"".join(part for _, part in got)
+    assert sorted(everything) == sorted(b"login: " * 3 + b"0123456789" * 11)
+    assert everything.count(b"login: ") == 2, "the first comes together with a beep"
+
+
+def test_a_reset_of_the_target_begins_another_life() -> None:
+    """Firmware's text, then the first packet of a machine that starts: SYNC in its id (kd-protocol 1.4)."""
+    target = start("silent", ScenarioOptions(memory_size=16 << 20, processors=1)).target
+    wire = Wire(target, None, LineFaults(restart=5.0))
+    now, got = 0.0, b""
+    while now < 60.0:
+        assert now >= 5.0 or not got, "it was silent"
+        got += wire.receive(now)
+        due = wire.next_time(now)
+        if due is None:
+            break
+        now = max(due, now + 1e-9)
+    assert target.lives == 2
+    packets, _ = split(got)
+    assert packets and packets[0].packet_id == A | 0x800

@@ -20,7 +20,7 @@ _VERBS = sorted(commands.commands)
 
 def test_the_verbs_are_those_of_the_issue() -> None:
     reading = {"dump", "resume", "info", "registers", "memory", "convert", "verify", "simulate", "ports", "keygen"}
-    assert set(_VERBS) == reading | {"decode", "tap"} | {"break", "continue", "reboot", "crash"}
+    assert set(_VERBS) == reading | {"doctor", "decode", "tap"} | {"break", "continue", "reboot", "crash"}
 
 
 @pytest.mark.parametrize("verb", _VERBS)

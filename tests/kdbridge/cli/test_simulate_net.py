@@ -53,8 +53,8 @@ def test_a_dump_is_put_on_a_bad_network(home: Home, tmp_path: Path, monkeypatch:
         (("--on", f"net:h:5,key={_KEY}", "--fault", "loss=2"),
          "kdbridge: 'loss=2': loss is a number from 0 to 1, such as loss=0.05"),
         (("--on", f"net:h:5,key={_KEY}", "--fault", "rain=1"),
-         "kdbridge: 'rain=1' is no fault of a network, or is given twice; "
-         "there are loss, dup, reorder, delay, jitter, seed"),
+         ("kdbridge: 'rain=1' is no fault of a network, or is given twice; "
+          "there are loss, dup, reorder, delay, jitter, seed")),
         (("--on", "pty:", "--fault", "drop=2"), "kdbridge: 'drop=2': drop is a number from 0 to 1"),
     ],
 )  # fmt: skip

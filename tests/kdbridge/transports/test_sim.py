@@ -7,6 +7,7 @@ import trio
 import trio.testing
 
 from kdbridge.errors import UsageError
+from kdbridge.transports import open_transport
 from kdbridge.transports.sim import open_sim, parse_size
 from simulator.scenarios import SCENARIOS
 from tests.recording import split
@@ -50,6 +51,8 @@ def test_options_make_the_machine() -> None:
         ("bugcheck", {"memory": "1K"}, "at least 16 MiB"),
         ("bugcheck", {"memory": "big"}, "'big' is not a size"),
         ("bugcheck", {"baud": "0"}, "0 baud carries nothing"),
+        ("bugcheck", {"fault": "flop=1"}, "'flop=1' is no fault of a serial line"),
+        ("bugcheck", {"fault": "jitter=1"}, "jitter is what a network does"),
         ("bugcheck", {"baud": "9" * 13}, "is not a number"),
     ],
 )
@@ -92,3 +95,17 @@ async def test_cancelled_it_loses_nothing(autojump_clock: trio.testing.MockClock
     packets, between = split(data[:257])
     assert between == [] and packets[0].packet_type == 7
     await way.aclose()
+
+
+async def test_what_is_wrong_with_the_line_is_part_of_the_address(autojump_clock: trio.testing.MockClock) -> None:
+    """A comma and an equals sign are the faults' own; of a target that is mute nothing comes."""
+    way = await open_transport("sim:bugcheck?memory=16M&fault=text=a%2Cb,mute,seed=7&processors=1")
+    assert way.url == "sim:bugcheck?memory=16M&fault=text=a%2Cb,mute,seed=7&processors=1"
+    with trio.fail_after(60):
+        assert [await way.receive() for _ in range(3)] == [b"a,b"] * 3
+    await way.aclose()
+
+
+async def test_a_network_has_its_own_faults() -> None:
+    with pytest.raises(UsageError, match="fault= is for a serial line"):
+        await open_transport("sim:bugcheck?memory=16M&link=net&fault=flip=0.1")
