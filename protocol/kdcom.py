@@ -74,12 +74,11 @@ class KdcomLink:
         self._awaiting_reset = False
         self._synchronized = False
         self._last_payload: bytes | None = None
-        self._wanted_acknowledge = b""
+        self._wanted_acknowledge = self._sent = b""
         self._more = False
         # Target.
         self._wanted = PacketType.STATE_MANIPULATE
-        self._break_in = False
-        self._polling = False
+        self._break_in = self._polling = False
         self._polled = bytearray()
         if role is Role.TARGET:
             self.give_up()
@@ -279,9 +278,11 @@ class KdcomLink:
             self._events.append(LinkRestarted(solicited))
 
     def _data_at_host(self, frame: DataFrame) -> None:
-        if frame.flaw is not None:
-            self._discard(frame.flaw, frame.payload)
-            self._outbox += self._resends.ask(self._last_byte)
+        # No target answers a request with its very bytes (Manipulate.request): the line gave back what we said.
+        flaw = Discard.ECHOED if self._sent and frame.payload == self._sent else frame.flaw
+        if flaw is not None:
+            self._discard(flaw, frame.payload)
+            self._outbox += [] if flaw is Discard.ECHOED else self._resends.ask(self._last_byte)
             return
         self._resends.settle()
         packet_id = frame.packet_id & ~SYNC_PACKET_ID
@@ -363,8 +364,7 @@ class KdcomLink:
                 self._break_in = told.endswith(BREAK_IN_BYTE)
 
     def _truncated(self, now: float) -> None:
-        # Lost inside a header, nobody asks: a target says nothing then (1.7 step 7), and to a host it may be the
-        # text of somebody else's console that ends in 0000. Behind a whole header there was a packet.
+        # Lost inside a header, nobody asks: a target says nothing then (1.7 step 7), a host may have seen some text.
         looked_like_data = self._reader.pending >= HEADER.size
         while self._reader.pending and not self._more:
             rubbish = self._reader.drop()
@@ -384,6 +384,7 @@ class KdcomLink:
         # The id is taken anew at each try: a RESET in between changes it (1.8 step 1).
         self._outbox.append(encode_data(packet.packet_type, self._next_to_send, packet.payload))
         if self.role is Role.HOST:
+            self._sent = packet.payload
             self._wanted_acknowledge = encode_control(PacketType.ACKNOWLEDGE, self._next_to_send)
 
     def _again(self, packet: _Outstanding, now: float) -> None:

@@ -52,6 +52,7 @@ class Discard(enum.Enum):
     SKIPPED_BODY = "a request sent where an acknowledge was due"
     POLLED = "a byte that a running target looked at and threw away"
     MALFORMED_MESSAGE = "a packet whose message makes no sense"
+    ECHOED = "what we had sent, given back by the line"
     STALE_REPLY = "a reply to a question that is no longer open"
     NOT_KDNET = "a datagram that does not begin with MDBG"
     BAD_DATAGRAM = "a datagram of a size or on a channel that KDNET does not have"

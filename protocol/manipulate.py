@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from .errors import LocalProtocolError, RemoteProtocolError
+from .ntstatus import STATUS_PENDING
 
 __all__ = [
     "HEADER_SIZE",
@@ -257,8 +258,8 @@ class Manipulate(NamedTuple):
 
     @classmethod
     def request(cls, api: ApiNumber, *, processor: int = 0, data: bytes = b"", **fields: int) -> Manipulate:
-        """A request with these union fields."""
-        return cls(api, processor=processor, union=UNIONS[api].encode(fields), data=data)
+        """A request with these union fields. Its status is "pending", as WinDbg's: so no reply is the same bytes."""
+        return cls(api, 0, processor, STATUS_PENDING, union=UNIONS[api].encode(fields), data=data)
 
     def reply(self, status: int, *, data: bytes = b"", **fields: int) -> Manipulate:
         """The answer to this request: everything echoed, the status and these output fields replaced (T34)."""

@@ -21,6 +21,7 @@ from tests.raw import A, ack, change_bytes, events_of, ids_and_types, sent
 
 _ACK, _RESEND, _RESET = 4, 5, 6
 _REQUEST = bytes(56)
+_REPLY = bytes(55) + b"r"
 _CHANGE = change_bytes()
 
 
@@ -88,8 +89,18 @@ def test_a_sync_id_is_a_restart(talked: bool) -> None:
     sent(host)
     host.send_packet(2, _REQUEST, 1.0)
     assert ids_and_types(sent(host)) == [(2, A)], "NextToSend is 80800000 (1.4)"
-    host.receive_data(encode_data(2, A | 1, _REQUEST), 1.0)
-    assert PacketReceived(2, A | 1, _REQUEST) in events_of(host), "and Expected 80800001"
+    host.receive_data(encode_data(2, A | 1, _REPLY), 1.0)
+    assert PacketReceived(2, A | 1, _REPLY) in events_of(host), "and Expected 80800001"
+
+
+def test_what_the_line_gives_back_is_neither_a_reply_nor_acknowledged() -> None:
+    host = _attached()
+    host.send_packet(2, _REQUEST, 0.0)
+    host.receive_data(ack(A) + b"".join(host.data_to_send()), 0.0)
+    assert events_of(host) == [PacketAcknowledged(), Discarded(Discard.ECHOED, 56, _REQUEST)]
+    assert sent(host) == []
+    host.receive_data(encode_data(2, A | 1, _REPLY), 0.1)
+    assert events_of(host) == [PacketReceived(2, A | 1, _REPLY)]
 
 
 def test_a_restart_ends_what_was_outstanding() -> None:

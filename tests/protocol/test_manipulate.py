@@ -109,7 +109,8 @@ def test_union_fields_stand_where_the_reference_says(api: int) -> None:
     raw = bytearray(40)
     for at, size in _PUBLISHED[api].values():
         raw[at : at + size] = union[at : at + size]
-    assert Manipulate.request(ApiNumber(api), data=b"", **fields).encode() == struct.pack("<I12x", api) + raw
+    request = Manipulate.request(ApiNumber(api), data=b"", **fields).encode()
+    assert request == struct.pack("<I4xI4x", api, 0x103) + raw, "WinDbg's ReturnStatus in a request (3.1)"
     # Laid over a request's garbage, one field changes its own bytes only.
     for name, (at, size) in _PUBLISHED[api].items():
         changed = Manipulate(api, union=union).reply(0, data=b"", **{name: 0}).union

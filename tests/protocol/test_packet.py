@@ -55,7 +55,7 @@ def test_control_packets_are_sixteen_bytes_and_no_trailer() -> None:
     ],
 )
 def test_data_packets_are_the_worked_bytes(packet_id: int, request_: Manipulate, head: str, payload: str) -> None:
-    wire = encode_data(PacketType.STATE_MANIPULATE, packet_id, request_.encode())
+    wire = encode_data(PacketType.STATE_MANIPULATE, packet_id, request_._replace(status=0).encode())
     assert wire[:16] == _HEX(head)
     assert wire[16:-1] == _HEX(payload)
     assert wire[-1] == 0xAA
