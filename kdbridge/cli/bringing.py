@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -69,9 +69,14 @@ async def bring_home(address: str, order: DumpOrder, wishes: Wishes, snapshot: S
     home = _Home(address, order, wishes, snapshot)
     try:
         async with carried_on(home.connect, home.read, patience=home.patience, report=say) as opened:
-            return await home.conclude(opened)
-    finally:
-        home.close()
+            code = await home.conclude(opened)
+    except BaseException:
+        # The first error says what is wrong: a disk that is full is so when the Snapshot is closed, too.
+        with suppress(SnapshotError):
+            home.close()
+        raise
+    home.close()
+    return code
 
 
 class _Home:

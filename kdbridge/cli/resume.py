@@ -53,7 +53,7 @@ def resume_command(
     folder = out if Snapshot.is_snapshot(out) else default_folder(out)
     if not Snapshot.is_snapshot(folder):
         raise SnapshotError(f"{folder} is no Snapshot: there is nothing to go on with. `kdbridge dump` begins a dump")
-    order = DumpOrder.load(folder)
+    before = order = DumpOrder.load(folder)
     file = Path(order.out) if folder == out else out
     check_place(file, force)
     address = target or order.target
@@ -63,7 +63,12 @@ def resume_command(
 
     async def go_on() -> int:
         snapshot = Snapshot.open(folder, writable=True)
-        order.save(folder)
+        try:
+            if order != before:
+                order.save(folder)
+        except SnapshotError:
+            snapshot.close()
+            raise
         return await bring_home(address, order, wishes, snapshot)
 
     return keeping(folder, file, order.kind, go_on)

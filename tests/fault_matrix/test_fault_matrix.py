@@ -14,6 +14,8 @@ from tests.fault_matrix.line import StruckLine, To, machine_with
 from tests.fault_matrix.phases import SCRIPTS, Bench, outcome_of
 from tests.fault_matrix.table import MOMENTS, TABLE, WAYS, Case
 
+pytestmark = pytest.mark.slow
+
 _TAKES = {"attach": 0.0, "idle": 6.0, "reading": 0.0, "prints": 0.0, "leaving": 31.0}
 """Seconds that a moment takes when all goes well."""
 

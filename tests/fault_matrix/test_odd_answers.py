@@ -13,6 +13,8 @@ from tests.fault_matrix.line import StruckLine
 from tests.fault_matrix.talkers import Answering, Odd
 from tests.small_machine import KERNEL, content
 
+pytestmark = pytest.mark.slow
+
 _AT, _SIZE = 0x5100, 0x200
 _FAILED = 0xC0000001
 _MEMORY = content()

@@ -9,6 +9,8 @@ import pytest
 from kdbridge.memory.files import DumpFile
 from tests.kdbridge.cli.calling import call, sim
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("fault", ["echo", "latency=16", "stall=0.01", "dup=0.05", "loss=0.05", "restart=1e6"])
 def test_the_dump_is_the_memory(tmp_path: Path, fault: str) -> None:

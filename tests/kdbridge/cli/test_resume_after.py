@@ -14,6 +14,8 @@ from kdbridge.memory.files import DumpFile
 from kdbridge.snapshot import Snapshot
 from tests.kdbridge.cli.calling import call, sim
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:

@@ -10,6 +10,8 @@ import pytest
 from kdbridge.snapshot import Snapshot
 from tests.kdbridge.cli.calling import Ended, call, sim
 
+pytestmark = pytest.mark.slow
+
 _BENDING = "keepsum=0.05,seed=4"
 
 
