@@ -22,7 +22,7 @@ __all__ = ["carried_on"]
 
 _Connect = Callable[[], AbstractAsyncContextManager[OpenTarget]]
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 1.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 0.5
 _SLEPT = 5.0
 
 
@@ -36,7 +36,7 @@ async def carried_on(
 ) -> AsyncIterator[OpenTarget]:
     """The connection over which `work` was finished, still open.
 
-    A link that is lost, or a target that fell silent, is looked for again, with pauses that grow to a second, until
+    A link that is lost, or a target that fell silent, is looked for again, with pauses that grow to half a second, until
     `patience` seconds went by without contact (0: at once; inf: for ever); then the loss is raised. Raised at once is
     what leaves nothing to go on with (TargetChangedError above all), and all that happens before the first contact.
     """

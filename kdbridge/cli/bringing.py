@@ -39,7 +39,7 @@ __all__ = ["PLANS", "Wishes", "bring_home", "default_folder", "keeping", "ways_o
 PLANS: dict[DumpKind, Plan] = {DumpKind.COMPLETE: complete_plan, DumpKind.KERNEL: kernel_plan}
 _IN_PROCESS = ("sim", "replay")
 """Targets that are no farther away than this process: what is lost there does not come back."""
-_SAMPLE, _SAMPLE_AGAIN = 16, 2
+_SAMPLE, _SAMPLE_AGAIN = 16, 1
 """Pages that are read again to prove that it is the same stop: after any time, and after a moment without a line."""
 _LISTEN_AGAIN = 0.1
 
