@@ -32,7 +32,7 @@ lint: $(READY) ## ruff, mypy, import contracts
 unit: $(READY) ## pytest without the referee and what is slow (PYTEST_ARGS='-k name' narrows it)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not referee and not slow" $(PYTEST_ARGS)
 
-slow: $(READY) ## the tests that take long: hundreds of bad lines, killed processes, other readers of dumps
+slow: $(READY) ## what takes long: hundreds of bad lines, killed processes, other readers of dumps, every page of the docs
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not referee" $(PYTEST_ARGS)
 
 wheel: $(READY) ## build the wheel, install it into an empty environment, start it there

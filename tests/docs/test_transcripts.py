@@ -16,6 +16,7 @@ _MOST_UNRUN = 8
 """Fences that show what cannot be run here. Only ever lowered, or raised with a reason that a reader would accept."""
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", [name for name, page in _PAGES.items() if page.commands])
 def test_a_page_shows_what_happens(name: str, tmp_path: Path, props: Path, runner: Runner) -> None:
