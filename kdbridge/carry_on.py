@@ -36,9 +36,10 @@ async def carried_on(
 ) -> AsyncIterator[OpenTarget]:
     """The connection over which `work` was finished, still open.
 
-    A link that is lost, or a target that fell silent, is looked for again, with pauses that grow to half a second, until
-    `patience` seconds went by without contact (0: at once; inf: for ever); then the loss is raised. Raised at once is
-    what leaves nothing to go on with (TargetChangedError above all), and all that happens before the first contact.
+    A link that is lost, or a target that fell silent, is looked for again, with pauses that grow to half a second,
+    until `patience` seconds went by without contact (0: at once; inf: for ever); then the loss is raised. Raised at
+    once is what leaves nothing to go on with (TargetChangedError above all), and all that happens before the first
+    contact.
     """
     async with AsyncExitStack() as open_still:
         sleep = _SleepWatch()
