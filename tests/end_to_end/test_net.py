@@ -40,6 +40,8 @@ from simulator.target import Activity, Stop
 from tests.kdbridge.cli.calling import PROGRAM
 from tests.kdbridge.taken import READING, scenario, take_over
 
+pytestmark = pytest.mark.slow
+
 _ROOT = Path(__file__).resolve().parents[2]
 _KEY = "17890.af3489a.9345kjm.lio147"
 _BREAKS_IN = {"running"}

@@ -20,6 +20,8 @@ from simulator.scenarios import SCENARIOS
 from simulator.target import Activity
 from tests.kdbridge.taken import READING, Way, scenario, take_over
 
+pytestmark = pytest.mark.slow
+
 _BREAKS_IN = {"running"}
 _CONTEXT = AMD64.context
 

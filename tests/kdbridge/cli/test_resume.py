@@ -18,6 +18,8 @@ from simulator.image import MemoryImage
 from simulator.scenarios import RunningScenario
 from tests.kdbridge.cli.calling import Ended, call, sim
 
+pytestmark = pytest.mark.slow
+
 
 def _interrupt_at(pages: int) -> Callable[[int], None]:
     def on_page(count: int) -> None:
