@@ -23,10 +23,9 @@ from protocol.conversation import (
 from protocol.link import Discard, Discarded
 from protocol.manipulate import LARGEST_TRANSFER, ApiNumber, Manipulate, api_name
 
-from .doctor.overheard import Overheard
 from .errors import TargetRefusedError
+from .overheard import Overheard
 from .read_size import ReadSize
-from .silent_errors import LineRecord
 from .transports import DatagramTransport, PromptTransport, RecordedTransport, Transport
 
 __all__ = ["Engine", "EventSink"]
@@ -172,11 +171,6 @@ class Engine:
             return self._network.transfer_sizes
         size = self.read_size.ceiling
         return size, size
-
-    @property
-    def line_record(self) -> LineRecord:
-        """What the line did so far."""
-        return LineRecord(self.bytes_received, self.damaged, self.transfer_sizes[0])
 
     def explain(self, wait: float | None = None) -> str | None:
         """Why there is nobody to talk to, where the transport knows; None: there is, or it does not know."""

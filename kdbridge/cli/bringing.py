@@ -34,9 +34,9 @@ from .output import print_json, target_document
 from .run import Interrupted, open_live, run, say
 from .words import duration, quoted, size, who_line, why_lines
 
-__all__ = ["PLANS", "Wishes", "bring_home", "default_folder", "keeping", "ways_on"]
+__all__ = ["Wishes", "announce", "bring_home", "default_folder", "keeping", "ways_on"]
 
-PLANS: dict[DumpKind, Plan] = {DumpKind.COMPLETE: complete_plan, DumpKind.KERNEL: kernel_plan}
+_PLANS: dict[DumpKind, Plan] = {DumpKind.COMPLETE: complete_plan, DumpKind.KERNEL: kernel_plan}
 _IN_PROCESS = ("sim", "replay")
 """Targets that are no farther away than this process: what is lost there does not come back."""
 _SAMPLE, _SAMPLE_AGAIN = 16, 1
@@ -115,10 +115,7 @@ class _Home:
             await self._prove(opened, self.snapshot)
         if self.snapshot is None:
             found = await opened.discover(lambda finding: None)
-            for line in (f"found {who_line(found)}", *why_lines(found)):
-                say(line)
-            for finding in found.shortcomings:
-                say(f"  missing: {finding.step}: {finding.text}")
+            announce(found)
             check_runs(DumpLayoutChoice(order.layout), len(found.runs or ()))
             say(f"reading a {order.kind} dump into {folder}")
             self.snapshot = Snapshot.create(folder, found)
@@ -132,7 +129,7 @@ class _Home:
                     progress(one)
 
                 acquired = await opened.fill(
-                    self.snapshot, PLANS[self.kind], shown, twice=self.wishes.twice, report=say
+                    self.snapshot, _PLANS[self.kind], shown, twice=self.wishes.twice, report=say
                 )
         except DiskFullError as error:
             raise DiskFullError(
@@ -246,6 +243,14 @@ def _document(rendered: Rendered, found: Target) -> dict[str, object]:
         "shortcomings": list(rendered.shortcomings),
         "target": target_document(found),
     }
+
+
+def announce(found: Target) -> None:
+    """Who it is, why it stopped, and what could not be found out."""
+    for line in (f"found {who_line(found)}", *why_lines(found)):
+        say(line)
+    for finding in found.shortcomings:
+        say(f"  missing: {finding.step}: {finding.text}")
 
 
 def keeping(folder: Path, out: Path, kind: str, work: Callable[[], Awaitable[int]]) -> int:

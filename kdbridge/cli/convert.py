@@ -14,6 +14,7 @@ from kdbridge.transports import is_target
 
 from .asked import check_place, check_rendering
 from .bar import shown_progress
+from .dump_options import comment_option, kind_option, layout_option
 from .output import json_option, print_json
 from .run import known, open_source, run, say
 from .words import size
@@ -24,21 +25,9 @@ __all__ = ["convert_command"]
 @click.command("convert", short_help="Make a dump of a Snapshot, or a smaller one of a bigger one.")
 @click.argument("source", metavar="SNAPSHOT|DUMP")
 @click.argument("out", type=click.Path(path_type=Path), metavar="OUT.dmp")
-@click.option(
-    "--kind",
-    type=click.Choice([kind.value for kind in DumpKind]),
-    default="complete",
-    show_default=True,
-    help="How much memory to write.",
-)
-@click.option(
-    "--layout",
-    type=click.Choice([layout.value for layout in DumpLayoutChoice]),
-    default="auto",
-    show_default=True,
-    help="A complete dump's layout: runs (type 1) up to 42 runs, bitmap (type 5) beyond.",
-)
-@click.option("--comment", default="", metavar="TEXT", help="Comment to write into the dump.")
+@kind_option(help="How much memory to write.")
+@layout_option
+@comment_option
 @click.option("--partial", is_flag=True, help="Write what there is, even if pages of this kind were never read.")
 @click.option("--force", is_flag=True, help="Overwrite OUT.dmp.")
 @json_option

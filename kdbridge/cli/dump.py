@@ -20,11 +20,12 @@ from kdbridge.transports import parse_target
 from protocol.address import PAGE_SIZE, PageRun, PageRuns
 
 from .asked import check_place, check_rendering
-from .bringing import Wishes, bring_home, default_folder, keeping, ways_on
+from .bringing import Wishes, announce, bring_home, default_folder, keeping, ways_on
+from .dump_options import comment_option, kind_option, layout_option, then_option
 from .output import json_option, print_json, target_document, tell
 from .run import open_live, reconnect_option, record_option, run, say, wait_option
 from .twice import verify_reads_option
-from .words import duration, size, who_line, why_lines
+from .words import duration, size
 
 __all__ = ["dump_command"]
 
@@ -35,29 +36,11 @@ _SAMPLE = 16
 @click.command("dump", short_help="Bring home a crash dump of a target.")
 @click.argument("target")
 @click.argument("out", type=click.Path(path_type=Path), metavar="OUT.dmp")
-@click.option(
-    "--kind",
-    type=click.Choice([kind.value for kind in DumpKind]),
-    default="complete",
-    show_default=True,
-    help="How much memory to bring home.",
-)
-@click.option(
-    "--layout",
-    type=click.Choice([layout.value for layout in DumpLayoutChoice]),
-    default="auto",
-    show_default=True,
-    help="A complete dump's layout: runs (type 1) up to 42 runs, bitmap (type 5) beyond.",
-)
+@kind_option(help="How much memory to bring home.")
+@layout_option
 @click.option("--break-in", is_flag=True, help="Stop the machine if it runs.")
-@click.option(
-    "--then",
-    type=click.Choice(["leave", "continue", "reboot"]),
-    default="leave",
-    show_default=True,
-    help="What to do with the machine once the dump is written and verified.",
-)
-@click.option("--comment", default="", metavar="TEXT", help="Comment to write into the dump.")
+@then_option
+@comment_option
 @click.option(
     "--keep-snapshot",
     type=click.Path(path_type=Path),
@@ -118,10 +101,7 @@ async def _dry_run(target: str, kind: DumpKind, wait: float, *, break_in: bool, 
         started, before = trio.current_time(), opened.session.engine.bytes_received
         found = await opened.discover(lambda finding: None)
         rate = (opened.session.engine.bytes_received - before) / max(trio.current_time() - started, 1e-3)
-        for line in (f"found {who_line(found)}", *why_lines(found)):
-            say(line)
-        for finding in found.shortcomings:
-            say(f"  missing: {finding.step}: {finding.text}")
+        announce(found)
         return await _estimate(opened, found, kind, rate, as_json)
 
 

@@ -15,6 +15,7 @@ from kdbridge.transports import parse_target
 
 from .asked import check_place
 from .bringing import Wishes, bring_home, default_folder, keeping
+from .dump_options import then_option
 from .output import json_option
 from .run import reconnect_option, record_option, wait_option
 from .twice import verify_reads_option
@@ -29,13 +30,7 @@ __all__ = ["resume_command"]
     "--new-life", is_flag=True,
     help="If the machine restarted or went on: begin anew. What was read of its former life is kept beside.",
 )  # fmt: skip
-@click.option(
-    "--then",
-    type=click.Choice(["leave", "continue", "reboot"]),
-    default="leave",
-    show_default=True,
-    help="What to do with the machine once the dump is written and verified.",
-)
+@then_option
 @click.option("--force", is_flag=True, help="Overwrite OUT.dmp, such as a partial dump made meanwhile.")
 @verify_reads_option
 @reconnect_option

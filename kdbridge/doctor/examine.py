@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kdbridge.errors import TransportError
+from kdbridge.overheard import Overheard
 from kdbridge.ports import latency_timer
 from kdbridge.transports import DatagramTransport, TargetAddress, Transport, open_transport, parse_target
 from kdbridge.transports.stream import ListenTransport
 
 from .listening import Progress, find_baud, listen
-from .overheard import Overheard
 from .probing import probe, probe_network
 from .signs import Condition, Signs, find_signs
 from .verdicts import Circumstances, Verdict, judge

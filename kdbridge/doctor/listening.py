@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Iterable
 import trio
 
 from kdbridge.errors import TransportError
+from kdbridge.overheard import Overheard
 from kdbridge.transports import Transport
 
-from .overheard import Overheard
 from .packets import scan
 from .texts import look_for_text
 

@@ -11,6 +11,7 @@ from math import inf
 
 import trio
 
+from kdbridge.overheard import Overheard
 from kdbridge.transports import DatagramTransport, Transport
 from protocol.kdcom import KdcomLink
 from protocol.link import Link, PacketAcknowledged, PacketFailed, PacketReceived, Role
@@ -26,7 +27,6 @@ from protocol.packet import (
 from protocol.state_change import NewState
 
 from .listening import Progress
-from .overheard import Overheard
 from .signs import Probed
 
 __all__ = ["probe", "probe_network"]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from kdbridge.overheard import Overheard, Piece
 from protocol.debug_io import GetString, PrintString, decode_debug_io
 from protocol.errors import KdError
 from protocol.file_io import FileIo
@@ -19,7 +20,6 @@ from protocol.packet import PacketType
 from protocol.state_change import ExceptionChange, LoadSymbols, StateChange
 
 from .damage import Damage, study
-from .overheard import Overheard, Piece
 from .packets import Found, Scan, Shape, scan
 from .texts import Console, look_for_text
 from .waveform import USUAL_RATES, Misheard, unravel

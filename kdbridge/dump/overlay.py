@@ -17,7 +17,7 @@ from kdbridge.target import Target
 from protocol.address import PAGE_SHIFT, PAGE_SIZE, PhysicalAddress
 from protocol.arch import Architecture, architecture_of
 
-__all__ = ["Overlay", "frames_of", "laid_over", "overlay_for"]
+__all__ = ["Overlay", "laid_over", "overlay_for"]
 
 
 class Overlay:
@@ -85,11 +85,6 @@ async def laid_over(dump: Source, target: Target) -> Overlay:
     if target.kdbg is not None:
         target = replace(target, kdbg=replace(target.kdbg, encoded=True))
     return await overlay_for(dump, target)
-
-
-async def frames_of(source: Source, target: Target) -> frozenset[int]:
-    """Frames that hold a processor's CONTEXT or the KDBG: the only ones that a rendering may have changed."""
-    return (await laid_over(source, target)).frames
 
 
 def _whole(raw: bytes, architecture: Architecture) -> bytes:

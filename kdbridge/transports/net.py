@@ -10,18 +10,17 @@ import errno
 import os
 import select
 import socket
-from collections.abc import Callable
 from typing import cast
 
 import trio
 
 from kdbridge.errors import TransportLostError, TransportOpenError
 from kdbridge.interfaces import local_addresses
-from protocol.kdnet import Address, KdnetLink
+from protocol.kdnet import Address
 from protocol.kdnet.datagram import LARGEST_DATAGRAM
 
 from .address import TargetAddress
-from .net_end import HostEnd
+from .net_end import HostEnd, HostWay
 from .net_filter import dropped_by_system, keep_out_garbage
 from .net_form import target_place
 from .net_key import find_key
@@ -37,7 +36,7 @@ _TOO_LONG = (errno.EMSGSIZE, 10040)
 _GONE = (errno.EBADF, errno.ENOTSOCK, errno.EINVAL)
 
 
-class NetTransport:
+class NetTransport(HostWay):
     """One UDP socket, and the host's end of KDNET behind it.
 
     Whoever sends something here is heard; only what authenticates gets further than the link. A datagram that cannot
@@ -45,22 +44,14 @@ class NetTransport:
     """
 
     def __init__(self, url: str, bound: socket.socket, end: HostEnd, notes: tuple[str, ...] = ()) -> None:
-        self._url = url
+        super().__init__(url, end)
         self._socket = bound
-        self._end = end
         self._notes = notes
         self._dual = bound.family == socket.AF_INET6
         self._woken = False
         self._guarded = False
         self._in_a_row = 0
         self._as_it_came: tuple[Address, Address] | None = None
-        self.watch: Callable[[bool, bytes, Address], None] | None = None
-        """Is shown every datagram as it is on the wire: whether we sent it, its bytes, and the other end's address."""
-
-    @property
-    def url(self) -> str:
-        """Where it listens, with the port that it got. The key is masked."""
-        return self._url
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -68,46 +59,14 @@ class NetTransport:
         return self._notes
 
     @property
-    def tell(self) -> Callable[[str], None]:
-        """Is told in words what happens besides the conversation."""
-        return self._end.tell
-
-    @tell.setter
-    def tell(self, tell: Callable[[str], None]) -> None:
-        self._end.tell = tell
-
-    @property
-    def link(self) -> KdnetLink:
-        """The host's end."""
-        return self._end.link
-
-    @property
     def address(self) -> Address:
         """Where the socket is bound to."""
         return self._plain(self._socket.getsockname())
 
     @property
-    def received(self) -> int:
-        """Bytes of all datagrams that moved the conversation."""
-        return self._end.received
-
-    @property
-    def transfer_sizes(self) -> tuple[int, int]:
-        """Data bytes of a reply: what every target can send, and what this one may be tried with."""
-        return self._end.transfer_sizes
-
-    @property
     def ignored(self) -> int:
         """Datagrams that nobody looked at: kept out by the system, or too many from elsewhere than the target."""
         return self._end.unexamined + dropped_by_system(self._socket)
-
-    def explain(self, wait: float | None = None) -> str | None:
-        """Why there is no session; None: there is one."""
-        return self._end.explain(wait)
-
-    def loss(self) -> str:
-        """What speaks for the target being lost."""
-        return self._end.loss()
 
     async def send(self, data: bytes) -> None:
         """One datagram of the link's, to the target. Raises TransportLostError when the socket was closed."""

@@ -11,7 +11,7 @@ from protocol.link import Discard
 
 from .net_waiting import Place, explain_waiting, show_address
 
-__all__ = ["HostEnd"]
+__all__ = ["HostEnd", "HostWay"]
 
 _EVERY_TARGET = 1096
 """Data bytes that targets of every version send in one reply (kdnet 6)."""
@@ -104,3 +104,50 @@ class HostEnd:
             version = max(facts.unknown_versions)
             self.tell(f"{show_address(source)} speaks KDNET version {version}, of which nothing is known; it is "
                       "answered all the same")  # fmt: skip
+
+
+class HostWay:
+    """What every way to a target on the network says of itself, out of the host's end behind it."""
+
+    def __init__(self, url: str, end: HostEnd) -> None:
+        self._url = url
+        self._end = end
+        self.watch: Callable[[bool, bytes, Address], None] | None = None
+        """Is shown every datagram as it is on the wire: whether we sent it, its bytes, and the other end's address."""
+
+    @property
+    def url(self) -> str:
+        """Where it is. A key is masked."""
+        return self._url
+
+    @property
+    def tell(self) -> Callable[[str], None]:
+        """Is told in words what happens besides the conversation."""
+        return self._end.tell
+
+    @tell.setter
+    def tell(self, tell: Callable[[str], None]) -> None:
+        self._end.tell = tell
+
+    @property
+    def link(self) -> KdnetLink:
+        """The host's end."""
+        return self._end.link
+
+    @property
+    def received(self) -> int:
+        """Bytes of all datagrams that moved the conversation."""
+        return self._end.received
+
+    @property
+    def transfer_sizes(self) -> tuple[int, int]:
+        """Data bytes of a reply: what every target can send, and what this one may be tried with."""
+        return self._end.transfer_sizes
+
+    def explain(self, wait: float | None = None) -> str | None:
+        """Why there is no session; None: there is one."""
+        return self._end.explain(wait)
+
+    def loss(self) -> str:
+        """What speaks for the target being lost."""
+        return self._end.loss()

@@ -6,7 +6,7 @@ sim:SCENARIO?link=net[&version=5&loss=0.05&dup=0.05&reorder=0.1&delay=0.02&jitte
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import trio
 
@@ -17,7 +17,7 @@ from simulator.errors import SimulationError
 from simulator.net import Faults, NetworkedTarget, parse_faults
 from simulator.scenarios import RunningScenario
 
-from .net_end import HostEnd
+from .net_end import HostEnd, HostWay
 from .net_waiting import Place
 from .sim import open_sim
 
@@ -29,28 +29,20 @@ _FAULTS = ("loss", "dup", "reorder", "delay", "jitter")
 _VERSIONS = {"2": 2, "4": 4, "5": 5}
 
 
-class SimNetTransport:
+class SimNetTransport(HostWay):
     """A network with a machine in this process. Time passes for the machine while somebody receives."""
 
     def __init__(self, url: str, running: RunningScenario, version: int = 5, faults: Faults | None = None) -> None:
-        self._url = url
+        key = ControlKey(os.urandom(32))
+        super().__init__(url, HostEnd(key, Place(_HOST[1], (_HOST[0],))))
         self.running = running
         """The machine, for whoever wants to look behind the network."""
-        key = ControlKey(os.urandom(32))
         own = Endpoint(_TARGET[0], _TARGET[1])
         channel = TargetChannel(key, AesCbc(), os.urandom, own=own, host=_HOST, version=version)
         self.networked = NetworkedTarget(running.target, KdnetLink(channel), running.scenario.begin, faults or Faults())
         """The machine's end."""
-        self._end = HostEnd(key, Place(_HOST[1], (_HOST[0],)))
         self._arrived: list[tuple[bytes, Address]] = []
         self._woken = False
-        self.watch: Callable[[bool, bytes, Address], None] | None = None
-        """Is shown every datagram that this end sends, and each that comes."""
-
-    @property
-    def url(self) -> str:
-        """As it was asked for."""
-        return self._url
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -58,41 +50,9 @@ class SimNetTransport:
         return (f"a simulated machine on a simulated network: {self.running.scenario.text}",)
 
     @property
-    def tell(self) -> Callable[[str], None]:
-        """Is told in words what happens besides the conversation."""
-        return self._end.tell
-
-    @tell.setter
-    def tell(self, tell: Callable[[str], None]) -> None:
-        self._end.tell = tell
-
-    @property
-    def link(self) -> KdnetLink:
-        """The host's end."""
-        return self._end.link
-
-    @property
     def address(self) -> Address:
         """Where a debugger would be."""
         return _HOST
-
-    @property
-    def received(self) -> int:
-        """Bytes of all datagrams that moved the conversation."""
-        return self._end.received
-
-    @property
-    def transfer_sizes(self) -> tuple[int, int]:
-        """Data bytes of a reply: what every target can send, and what this one may be tried with."""
-        return self._end.transfer_sizes
-
-    def explain(self, wait: float | None = None) -> str | None:
-        """Why there is no session; None: there is one."""
-        return self._end.explain(wait)
-
-    def loss(self) -> str:
-        """What speaks for the target being lost."""
-        return self._end.loss()
 
     async def send(self, data: bytes) -> None:
         """Put a datagram on the network."""

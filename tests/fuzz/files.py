@@ -16,7 +16,7 @@ from typing import Any
 import trio
 
 from kdbridge.discovery import discover
-from kdbridge.dump.overlay import frames_of, overlay_for
+from kdbridge.dump.overlay import laid_over, overlay_for
 from kdbridge.dump.render import DumpKind, render
 from kdbridge.dump.verify import verify
 from kdbridge.errors import MemoryFault
@@ -147,7 +147,7 @@ async def _look_around(source: DumpFile | Snapshot, target: FoundTarget, chance:
             made = await render(source, target, path, kind=kind, partial=True, force=True)
             assert path.stat().st_size == made.size
     overlay = await overlay_for(source, target)
-    assert overlay.frames <= await frames_of(source, target) | overlay.frames
+    assert overlay.frames <= (await laid_over(source, target)).frames
     pages = 0
     async for part in kernel_plan(source, target):
         pages += part.pages.page_count

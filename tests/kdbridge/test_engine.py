@@ -175,7 +175,7 @@ async def test_each_damaged_packet_is_counted_once_and_the_next_read_asks_for_le
     assert isinstance(outcome, Replied) and outcome.reply.data == content()[0x100 : 0x100 + 3944]
     assert (engine.damaged, engine.discards[Discard.BAD_CHECKSUM]) == (3, 3 * 4000)
     assert engine.transfer_sizes[0] < 2000
-    assert engine.line_record.damaged == 3
+    assert engine.damaged == 3
     for _ in range(200):
         await engine.request(_read(0x100, 3944), repeatable=True)
     assert engine.transfer_sizes == (3944, 3944)

@@ -9,8 +9,8 @@ import trio
 import trio.testing
 
 from kdbridge.doctor.listening import find_baud, listen
-from kdbridge.doctor.overheard import Overheard
 from kdbridge.errors import TransportLostError, TransportOpenError
+from kdbridge.overheard import Overheard
 from kdbridge.transports import Transport
 from protocol.packet import encode_data
 from simulator.waveform import resample

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import trio.testing
 
-from kdbridge.doctor.overheard import Overheard
 from kdbridge.doctor.probing import probe
 from kdbridge.doctor.signs import Probed
+from kdbridge.overheard import Overheard
 from protocol.manipulate import ApiNumber
 from simulator.machine import Behaviour
 from simulator.scenarios import SCENARIOS, ScenarioOptions, start

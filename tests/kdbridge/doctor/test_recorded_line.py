@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kdbridge.doctor.overheard import Overheard
 from kdbridge.doctor.signs import find_signs
 from kdbridge.doctor.table import HEALTHY
 from kdbridge.doctor.verdicts import judge
+from kdbridge.overheard import Overheard
 from tests.recording import read_chunks
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdbridge.doctor.overheard import Overheard
 from kdbridge.doctor.signs import Condition, Signs, find_signs
+from kdbridge.overheard import Overheard
 from protocol.debug_io import GetString, PrintString
 from protocol.file_io import FileIo
 from protocol.layouts.version import SystemType

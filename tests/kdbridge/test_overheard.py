@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdbridge.doctor.overheard import MOST_KEPT, Overheard
+from kdbridge.overheard import MOST_KEPT, Overheard
 
 
 def test_what_came_before_and_after_the_first_word_is_told_apart() -> None:

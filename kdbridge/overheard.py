@@ -1,4 +1,4 @@
-"""What went over a line, both ways, and when: all that the doctor judges by."""
+"""What went over a line, both ways, and when: the engine keeps the beginning of it, and the doctor judges by it."""
 
 from __future__ import annotations
 
