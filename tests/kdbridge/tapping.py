@@ -16,6 +16,7 @@ from tests.kdbridge.cli.calling import PROGRAM
 __all__ = ["Tapping", "free_port", "tapping"]
 
 _SECONDS = 60
+_LOOK = 0.02
 
 
 @dataclass
@@ -27,6 +28,14 @@ class Tapping:
     shown: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     code: int | None = None
+
+    def wait_for(self, text: str, times: int) -> None:
+        """Until it has said so, so many times; or long enough for whoever asks to see that it did not."""
+        patience = threading.Event()
+        for _ in range(int(_SECONDS / _LOOK)):
+            if sum(text in line for line in self.said) >= times:
+                return
+            patience.wait(_LOOK)
 
 
 def free_port() -> int:
