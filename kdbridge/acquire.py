@@ -8,21 +8,34 @@ from dataclasses import dataclass
 
 import trio
 
-from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRun, PageRuns, PhysicalAddress
+from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRun, PageRuns, PhysicalAddress, VirtualAddress
+from protocol.arch import architecture_of
 from protocol.layouts.version import GetVersion64
 from protocol.structure import Structure
 
+from .budget import Budget
 from .errors import MemoryFault
-from .plan import Plan
+from .memory.virtual import PagedVirtualMemory
+from .plan import Plan, PlannedPages, Stage, VirtualRange
 from .progress import Meter, ProgressSink
 from .rereading import Unread, reread
 from .snapshot import PageState, Snapshot
 from .source import PageRead, PhysicalMemory, Source, StopEvent, VirtualMemory
 
-__all__ = ["Acquired", "KeepingMemory", "KeepingSource", "acquire"]
+__all__ = ["Acquired", "Inference", "KeepingMemory", "KeepingSource", "acquire"]
 
 _CHECKPOINT = 1.0
 """Seconds between two checkpoints: what a killed process loses at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """What may be taken for true without being read. Nothing, unless the user named it."""
+
+    zeros: bool = False
+    """Pages that the target's PFN database has on its list of zeroed ones."""
+    strict: bool = False
+    """Read everything, also what an earlier capture inferred."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +47,10 @@ class Acquired:
     seconds: float
     unread: Unread
     """What stayed unreadable, by reason."""
+    reached: Stage | None = None
+    """The last stage of the plan that was read to its end; None: not even the first."""
+    spent: str = ""
+    """Which budget ended it, in words; empty where the plan came to its end."""
     compared: tuple[str, ...] = ()
     """What reading twice came to, in words; empty where nothing was."""
 
@@ -41,12 +58,13 @@ class Acquired:
 class KeepingMemory:
     """Physical memory that puts every page it reads into a Snapshot, and reads none of them twice."""
 
-    __slots__ = ("_meter", "_next_checkpoint", "_physical", "_snapshot")
+    __slots__ = ("_budget", "_meter", "_next_checkpoint", "_physical", "_snapshot")
 
-    def __init__(self, physical: PhysicalMemory, snapshot: Snapshot, meter: Meter) -> None:
+    def __init__(self, physical: PhysicalMemory, snapshot: Snapshot, meter: Meter, budget: Budget) -> None:
         self._physical = physical
         self._snapshot = snapshot
         self._meter = meter
+        self._budget = budget
         self._next_checkpoint = trio.current_time() + _CHECKPOINT
 
     async def read(self, address: PhysicalAddress, size: int) -> bytes:
@@ -83,6 +101,7 @@ class KeepingMemory:
 
     def _keep(self, read: PageRead) -> None:
         self._snapshot.put(read.pfn, read.data)
+        self._budget.use(PAGE_SIZE)
         now = trio.current_time()
         self._meter.tell(now)
         if now >= self._next_checkpoint:
@@ -104,12 +123,55 @@ class KeepingMemory:
         return unread
 
 
-class KeepingSource:
-    """A Source whose physical memory is kept; for plans, so that the page tables they walk are brought home too."""
+class KeepingVirtualMemory:
+    """Virtual memory of a target whose page tables cannot be walked: what is read is kept by its addresses."""
 
-    def __init__(self, source: Source, physical: KeepingMemory) -> None:
+    __slots__ = ("_budget", "_snapshot", "_virtual")
+
+    def __init__(self, virtual: VirtualMemory, snapshot: Snapshot, budget: Budget) -> None:
+        self._virtual = virtual
+        self._snapshot = snapshot
+        self._budget = budget
+
+    async def read(self, address: VirtualAddress, size: int) -> bytes:
+        """Exactly `size` bytes, from the Snapshot where it has them. MemoryFault where the target has none."""
+        try:
+            return await self._snapshot.blocks.read(address, size)
+        except MemoryFault:
+            pass
+        data = b""
+        try:
+            data = await self._virtual.read(address, size)
+        except MemoryFault as fault:
+            # What came before the hole is as good as any.
+            if fault.done:
+                data = await self._virtual.read(address, fault.done)
+            raise
+        finally:
+            if data:
+                self._snapshot.put_virtual(address, data)
+                self._budget.use(len(data))
+        return data
+
+    async def bring(self, ranges: Iterable[VirtualRange]) -> None:
+        """Read these pieces, each as far as it goes, and again from the next page on."""
+        for piece in ranges:
+            at, end = piece.address, min(piece.address + piece.size, 1 << 64)
+            while piece.address and at < end:
+                try:
+                    await self.read(VirtualAddress(at), end - at)
+                    break
+                except MemoryFault as fault:
+                    at = (at + fault.done & ~(PAGE_SIZE - 1)) + PAGE_SIZE
+
+
+class KeepingSource:
+    """A Source of which everything that is read is kept; for plans: what they look at to find out, they bring home."""
+
+    def __init__(self, source: Source, physical: KeepingMemory | None, virtual: VirtualMemory) -> None:
         self._source = source
         self._physical = physical
+        self._virtual = virtual
 
     @property
     def name(self) -> str:
@@ -117,14 +179,14 @@ class KeepingSource:
         return self._source.name
 
     @property
-    def physical(self) -> KeepingMemory:
+    def physical(self) -> KeepingMemory | None:
         """The source's, kept."""
         return self._physical
 
     @property
     def virtual(self) -> VirtualMemory:
-        """The source's own: translated by the target, not kept."""
-        return self._source.virtual
+        """Through page tables that are kept; where there are none to be had, the target's own."""
+        return self._virtual
 
     @property
     def stop(self) -> StopEvent | None:
@@ -146,39 +208,103 @@ class KeepingSource:
 
 async def acquire(
     source: Source,
-    physical: PhysicalMemory,
+    physical: PhysicalMemory | None,
     snapshot: Snapshot,
     plan: Plan,
     progress: ProgressSink | None = None,
+    budget: Budget | None = None,
+    inference: Inference | None = None,
 ) -> Acquired:
-    """Read what the plan says into the Snapshot. Cancelled or failed at any point, all that came is kept there."""
-    started = trio.current_time()
-    meter = Meter(progress, "reading", None)
-    meter.done = snapshot.held.page_count << PAGE_SHIFT
-    memory = KeepingMemory(physical, snapshot, meter)
-    keeping = KeepingSource(source, memory)
+    """Read what the plan says into the Snapshot, as far as the budget goes.
+
+    Without `physical` memory is read by virtual address, and only plans that name ranges bring anything home.
+    Cancelled or failed at any point, all that came is kept in the Snapshot.
+    """
+    capture = _Capture(source, physical, snapshot, budget or Budget(), progress, inference or Inference())
     try:
-        async with aclosing(plan(keeping, snapshot.target)) as planned:  # type: ignore[type-var]
-            async for part in planned:
-                known = snapshot.coverage.runs(PageState.READ) | snapshot.coverage.runs(PageState.UNREADABLE)
-                wanted = part.pages - known
-                meter.what = part.reason
-                if part.known_total is not None:
-                    meter.total = part.known_total << PAGE_SHIFT
-                elif wanted:
-                    meter.total = meter.done + (wanted.page_count << PAGE_SHIFT)
-                snapshot.log(f"plan: {wanted.page_count} of {part.pages.page_count} pages for {part.reason}")
-                async with aclosing(memory.read_pages(wanted)) as pages:  # type: ignore[type-var]
-                    async for _ in pages:
-                        pass
-        meter.what = "what failed before, in small pieces"
-        unread = await memory.read_again(snapshot.coverage.runs(PageState.UNREADABLE))
+        with capture.budget.scope():
+            await capture.run(plan)
     finally:
         snapshot.checkpoint()
-        meter.tell(trio.current_time(), always=True)
-    return Acquired(
-        snapshot.coverage.runs(PageState.READ).page_count,
-        snapshot.coverage.runs(PageState.UNREADABLE),
-        trio.current_time() - started,
-        unread,
-    )
+        capture.meter.tell(trio.current_time(), always=True)
+    return capture.acquired()
+
+
+class _Capture:
+    def __init__(
+        self,
+        source: Source,
+        physical: PhysicalMemory | None,
+        snapshot: Snapshot,
+        budget: Budget,
+        progress: ProgressSink | None,
+        inference: Inference,
+    ) -> None:
+        self._inference = inference
+        self.started = trio.current_time()
+        self.snapshot = snapshot
+        self.budget = budget
+        self.meter = Meter(progress, "reading", None)
+        self.meter.done = snapshot.held.page_count << PAGE_SHIFT
+        self.memory = None if physical is None else KeepingMemory(physical, snapshot, self.meter, budget)
+        self.reached: Stage | None = None
+        self.unread = Unread()
+        target = snapshot.target
+        architecture = architecture_of(target.version.machine_type)
+        self.by_address = KeepingVirtualMemory(source.virtual, snapshot, budget)
+        virtual: VirtualMemory = self.by_address
+        if self.memory is not None and architecture is not None and target.directory_table_base is not None:
+            virtual = PagedVirtualMemory(self.memory, architecture.paging, target.directory_table_base, target.runs)
+        self._source = KeepingSource(source, self.memory, virtual)
+
+    async def run(self, plan: Plan) -> None:
+        async with aclosing(plan(self._source, self.snapshot.target)) as planned:  # type: ignore[type-var]
+            async for part in planned:
+                await self._bring(part)
+                if part.ends:
+                    self.reached = part.stage
+                    self.snapshot.checkpoint()
+                    self.snapshot.reach(part.stage)
+                    self.snapshot.log(f"plan: the end of the stage {part.stage.title}")
+        self.meter.what = "what failed before, in small pieces"
+        if self.memory is not None:
+            self.unread = await self.memory.read_again(self.snapshot.coverage.runs(PageState.UNREADABLE))
+
+    async def _bring(self, part: PlannedPages) -> None:
+        coverage = self.snapshot.coverage
+        wanted = part.pages - coverage.runs(PageState.READ) - coverage.runs(PageState.UNREADABLE)
+        if not self._inference.strict:
+            wanted -= self.snapshot.inferred
+        if part.zeroed:
+            if self._inference.zeros:
+                self.snapshot.log(f"inferred: {wanted.page_count} {part.reason}")
+                self.snapshot.infer_zeros(wanted)
+            return
+        meter = self.meter
+        meter.what = f"{part.stage.title}: {part.reason}"
+        if part.known_total is not None:
+            meter.total = part.known_total << PAGE_SHIFT
+        elif wanted:
+            meter.total = meter.done + (wanted.page_count << PAGE_SHIFT)
+        ahead = meter.done + (wanted.page_count << PAGE_SHIFT)
+        meter.next, meter.next_total = ("", None) if ahead == meter.total else (part.stage.brings, ahead)
+        if part.pages:
+            self.snapshot.log(f"plan: {wanted.page_count} of {part.pages.page_count} pages for {part.reason}")
+        if self.memory is not None:
+            async with aclosing(self.memory.read_pages(wanted)) as pages:  # type: ignore[type-var]
+                async for _ in pages:
+                    pass
+        if part.ranges:
+            self.snapshot.log(f"plan: {len(part.ranges)} pieces for {part.reason}")
+            await self.by_address.bring(part.ranges)
+
+    def acquired(self) -> Acquired:
+        coverage = self.snapshot.coverage
+        return Acquired(
+            coverage.runs(PageState.READ).page_count,
+            coverage.runs(PageState.UNREADABLE),
+            trio.current_time() - self.started,
+            self.unread,
+            self.reached,
+            self.budget.spent,
+        )

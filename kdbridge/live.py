@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -50,14 +51,13 @@ class LivePhysicalMemory:
         A page that fails in the middle of a long read is asked for again by itself, then once more uncached:
         what still fails is told as unreadable, never raised.
         """
-        for run in runs:
-            stream = _Stream(self._session, run)
-            try:
-                async with aclosing(stream.pages()) as pages:
-                    async for page in pages:
-                        yield page
-            finally:
-                stream.stop()
+        stream = _Stream(self._session, runs)
+        try:
+            async with aclosing(stream.pages()) as pages:
+                async for page in pages:
+                    yield page
+        finally:
+            stream.stop()
 
 
 @dataclass(slots=True)
@@ -70,14 +70,15 @@ class _Question:
 
 
 class _Stream:
-    """One run of pages, read with one request always under way."""
+    """Runs of pages, read with one request always under way, also from the end of one run to the next."""
 
-    __slots__ = ("_at", "_buffer", "_end", "_open", "_prepared", "_session", "_start")
+    __slots__ = ("_at", "_buffer", "_current", "_later", "_open", "_prepared", "_session", "_start")
 
-    def __init__(self, session: Session, run: PageRun) -> None:
+    def __init__(self, session: Session, runs: Iterable[PageRun]) -> None:
         self._session = session
-        self._start = self._at = run.base_page << PAGE_SHIFT
-        self._end = run.end_page << PAGE_SHIFT
+        self._later = deque(run for run in runs if run.page_count)
+        self._current = self._later.popleft() if self._later else PageRun(0, 0)
+        self._start = self._at = self._current.base_page << PAGE_SHIFT
         self._buffer = bytearray()
         self._open: _Question | None = None
         self._prepared: _Question | None = None
@@ -113,6 +114,8 @@ class _Stream:
 
     def _take(self, question: _Question, reply: MemoryReply) -> PageRead | None:
         """Keep what came and ask for what is next; a page that failed for good is returned."""
+        if not self._buffer:
+            self._start = question.address
         if question.retry != 1 or reply.complete:
             self._buffer += reply.data
             self._at = question.address + len(reply.data)
@@ -127,15 +130,18 @@ class _Stream:
         if question.retry < 2:
             self._ask(question.retry + 1)
             return None
-        self._at = self._start = page + PAGE_SIZE
+        self._at = page + PAGE_SIZE
         self._ask(0)
         return PageRead(page >> PAGE_SHIFT, None, f"the target refused it ({reply.status:#010x})")
 
     def _ask(self, retry: int) -> None:
+        if self._at >= self._current.end_page << PAGE_SHIFT and self._later:
+            self._current = self._later.popleft()
+            self._at = self._current.base_page << PAGE_SHIFT
         prepared, self._prepared = self._prepared, None
         size = self._session.engine.read_size.ceiling
         if prepared is None or retry or prepared.address != self._at or prepared.size > size:
-            prepared = self._question(self._at, retry)
+            prepared = self._question(self._at, self._current, retry)
         if prepared is not None:
             self._session.engine.ask(prepared.request, repeatable=True)
             self._open = prepared
@@ -143,13 +149,20 @@ class _Stream:
     def _prepare(self) -> None:
         """While the target works on one request, make the one that will follow it if all goes well."""
         question = self._open
-        if question is not None and not question.retry:
-            self._prepared = self._question(question.address + question.size, 0)
+        if question is None or question.retry:
+            return
+        at, run = question.address + question.size, self._current
+        if at >= run.end_page << PAGE_SHIFT and self._later:
+            run = self._later[0]
+            at = run.base_page << PAGE_SHIFT
+        self._prepared = self._question(at, run, 0)
 
-    def _question(self, at: int, retry: int) -> _Question | None:
-        if at >= self._end:
+    def _question(self, at: int, run: PageRun, retry: int) -> _Question | None:
+        end = run.end_page << PAGE_SHIFT
+        if at >= end:
             return None
-        end = min(self._end, (at & ~(PAGE_SIZE - 1)) + PAGE_SIZE) if retry else self._end
+        if retry:
+            end = min(end, (at & ~(PAGE_SIZE - 1)) + PAGE_SIZE)
         size = min(end - at, self._session.largest_transfer)
         cache = CacheType.UNCACHED if retry == 2 else CacheType.DEFAULT
         request = self._session.memory_request(ApiNumber.READ_PHYSICAL_MEMORY, at, size, cache)

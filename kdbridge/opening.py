@@ -18,7 +18,8 @@ from protocol.link import Role
 from protocol.manipulate import Manipulate, api_name
 from protocol.structure import Structure
 
-from .acquire import Acquired, acquire
+from .acquire import Acquired, Inference, acquire
+from .budget import Budget
 from .capture.record import Recorder
 from .discovery import discover
 from .double_reading import DoubleReading, ReadTwice
@@ -26,7 +27,7 @@ from .engine import Engine
 from .errors import MemoryFault, TargetRefusedError
 from .live import LiveTarget
 from .memory.mapped import MappedPhysicalMemory
-from .plan import Plan
+from .plan import Plan, small_plan
 from .progress import ProgressSink
 from .rereading import PatientMemory
 from .session import LISTEN, Session
@@ -131,19 +132,24 @@ class OpenTarget:
         *,
         twice: ReadTwice | None = None,
         report: Callable[[str], None] | None = None,
+        budget: Budget | None = None,
+        inference: Inference | None = None,
     ) -> Acquired:
-        """Bring home what the plan says and this Snapshot lacks.
+        """Bring home what the plan says and this Snapshot lacks, as far as the budget goes.
 
         `twice`: how much is read twice and compared; unless it says otherwise, all of it once the line is so bad that
         KD's checksum may let an error through. `report` is told when that begins, and what it finds.
         """
         target = await self.discover()
-        if self.physical is None:
+        # The pieces of a small dump can be read by their addresses: no need to find out which frame lies where.
+        by_address = plan is small_plan and self.physical is None
+        if self.physical is None and not by_address:
             self._mapped = await self._map(target)
         physical = self.physical
-        if physical is None:
+        if physical is None and not by_address:
             raise TargetRefusedError(
-                "the target refuses physical reads, and its page tables do not map themselves where they should",
+                "the target refuses physical reads, and its page tables do not map themselves where they should; "
+                "--kind small needs neither",
                 api="ReadPhysicalMemory",
                 status=0,
             )
@@ -151,9 +157,11 @@ class OpenTarget:
         self._snapshot = snapshot
         self.session.request_log = _Log(snapshot)
         try:
+            if physical is None:
+                return await acquire(self, None, snapshot, plan, progress, budget, inference)
             memory = PatientMemory(physical, self.session)
             sure = DoubleReading(memory, twice or ReadTwice(), self._line_record(), report)
-            acquired = await acquire(self, sure, snapshot, plan, progress)
+            acquired = await acquire(self, sure, snapshot, plan, progress, budget, inference)
             return replace(acquired, compared=_compared(sure))
         finally:
             self._snapshot = None

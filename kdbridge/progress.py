@@ -22,6 +22,10 @@ class Progress:
     """Bytes a second over the last quarter of a minute."""
     unreadable: int
     """Pages that the target refused so far."""
+    next: str = ""
+    """What will be whole first, before all is done; empty where nothing is."""
+    next_total: int | None = None
+    """Bytes up to there."""
 
     @property
     def time_left(self) -> float | None:
@@ -30,6 +34,13 @@ class Progress:
             return None
         return max(self.total - self.done, 0) / self.rate
 
+    @property
+    def time_to_next(self) -> float | None:
+        """Until `next` is whole; None while nobody can know."""
+        if not self.next or self.next_total is None or self.rate <= 0:
+            return None
+        return max(self.next_total - self.done, 0) / self.rate
+
 
 ProgressSink = Callable[[Progress], None]
 
@@ -37,13 +48,18 @@ ProgressSink = Callable[[Progress], None]
 class Meter:
     """Turns what was done into Progress, a few times a second and not at every page."""
 
-    __slots__ = ("_last_told", "_points", "_sink", "done", "interval", "total", "unreadable", "what")
+    __slots__ = (
+        "_last_told", "_points", "_sink", "done", "interval", "next", "next_total", "total",
+        "unreadable", "what",
+    )  # fmt: skip
 
     def __init__(self, sink: ProgressSink | None, what: str, total: int | None, interval: float = 0.25) -> None:
         self.what = what
         self.total = total
         self.done = 0
         self.unreadable = 0
+        self.next = ""
+        self.next_total: int | None = None
         self.interval = interval
         self._sink = sink
         self._points: deque[tuple[float, int]] = deque()
@@ -59,4 +75,4 @@ class Meter:
             self._points.popleft()
         start, amount = self._points[0]
         rate = (self.done - amount) / (now - start) if now > start else 0.0
-        self._sink(Progress(self.what, self.done, self.total, rate, self.unreadable))
+        self._sink(Progress(self.what, self.done, self.total, rate, self.unreadable, self.next, self.next_total))

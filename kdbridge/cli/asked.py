@@ -15,8 +15,9 @@ __all__ = ["check_place", "check_rendering", "check_runs"]
 
 def check_rendering(kind: DumpKind, layout: DumpLayoutChoice, comment: str) -> None:
     """Raises UsageError for options that no dump can be written with."""
-    if kind is DumpKind.KERNEL and layout is DumpLayoutChoice.RUNS:
-        raise UsageError("--layout runs is for complete dumps: a kernel dump is always a bitmap (type 6)")
+    if kind is not DumpKind.COMPLETE and layout is DumpLayoutChoice.RUNS:
+        how = "pieces (type 4)" if kind is DumpKind.SMALL else f"a bitmap (type {5 if kind is DumpKind.ACTIVE else 6})"
+        raise UsageError(f"--layout runs is for complete dumps: a dump of the {kind} kind is always {how}")
     if not comment.isascii() or len(comment) >= COMMENT_SIZE or not all(c.isprintable() for c in comment):
         raise UsageError(f"--comment: a dump has room for {COMMENT_SIZE - 1} characters of plain ASCII")
 

@@ -26,6 +26,8 @@ def _line(look: Look) -> str:
     total = f" of {size(look.total)}" if look.total else ""
     share = f" ({min(100 * look.done / look.total, 100):.0f} %)" if look.total else ""
     left = f", {duration(look.time_left)} left" if look.time_left is not None else ""
+    if look.time_to_next is not None:
+        left = f", {look.next} in {duration(look.time_to_next)}, all of it in {duration(look.time_left)}"
     bad = f", {look.unreadable} pages unreadable" if look.unreadable else ""
     return f"{size(look.done)}{total}{share}, {size(round(look.rate))}/s{left}{bad}"
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from typing import cast
 
 import trio
 
+from kdbridge.acquire import Inference
 from kdbridge.carry_on import carried_on
 from kdbridge.double_reading import ReadTwice
 from kdbridge.dump import DumpKind, DumpLayoutChoice, Rendered, render, verify
@@ -19,7 +20,7 @@ from kdbridge.errors import DiskFullError, DumpError, SnapshotError, TargetChang
 from kdbridge.memory.files import DumpFile
 from kdbridge.opening import OpenTarget
 from kdbridge.order import DumpOrder
-from kdbridge.plan import Plan, complete_plan, kernel_plan
+from kdbridge.plan import plan_up_to
 from kdbridge.progress import Progress
 from kdbridge.proof import prove_same_stop
 from kdbridge.snapshot import Snapshot
@@ -30,13 +31,13 @@ from protocol.errors import KdError
 
 from .asked import check_runs
 from .bar import shown_progress
+from .budget_options import Limits
 from .output import print_json, target_document
 from .run import Interrupted, open_live, run, say
 from .words import duration, quoted, size, who_line, why_lines
 
 __all__ = ["Wishes", "announce", "bring_home", "default_folder", "keeping", "ways_on"]
 
-_PLANS: dict[DumpKind, Plan] = {DumpKind.COMPLETE: complete_plan, DumpKind.KERNEL: kernel_plan}
 _IN_PROCESS = ("sim", "replay")
 """Targets that are no farther away than this process: what is lost there does not come back."""
 _SAMPLE, _SAMPLE_AGAIN = 16, 1
@@ -62,6 +63,10 @@ class Wishes:
     """If the machine is not in that stop any more, begin anew beside what was read of it."""
     twice: ReadTwice | None = None
     """How much is read a second time and compared."""
+    limits: Limits = field(default_factory=Limits)
+    """How much reading may take, from when the command was given."""
+    inference: Inference = field(default_factory=Inference)
+    """What may be taken for true without being read."""
 
 
 async def bring_home(address: str, order: DumpOrder, wishes: Wishes, snapshot: Snapshot | None = None) -> int:
@@ -87,6 +92,8 @@ class _Home:
         self.snapshot = snapshot
         self.kind = DumpKind(order.kind)
         self.out = wishes.out
+        self.budget = wishes.limits.budget()
+        self.spent = ""
         self.patience = wishes.reconnect if wishes.reconnect is not None else inf
         if parse_target(address).scheme in _IN_PROCESS:
             self.patience = 0.0
@@ -117,7 +124,7 @@ class _Home:
             found = await opened.discover(lambda finding: None)
             announce(found)
             check_runs(DumpLayoutChoice(order.layout), len(found.runs or ()))
-            say(f"reading a {order.kind} dump into {folder}")
+            say(f"reading {self.kind.words} into {folder}")
             self.snapshot = Snapshot.create(folder, found)
             order.save(folder)
         before = self.snapshot.held.page_count
@@ -129,16 +136,20 @@ class _Home:
                     progress(one)
 
                 acquired = await opened.fill(
-                    self.snapshot, _PLANS[self.kind], shown, twice=self.wishes.twice, report=say
-                )
+                    self.snapshot, plan_up_to(self.kind.stage), shown, twice=self.wishes.twice, report=say,
+                    budget=self.budget, inference=self.wishes.inference,
+                )  # fmt: skip
         except DiskFullError as error:
             raise DiskFullError(
                 f"{error}; about {size(self._left)} more are needed to read all, and room for the dump. When there is, "
                 f"`{_resume(folder, self.out)}` goes on"
             ) from None
+        self.spent = acquired.spent
         pages = self.snapshot.held.page_count
         known = f"; {before} were there before" if before else ""
         say(f"read {size((pages - before) * PAGE_SIZE)} in {pages - before} pages{known}")
+        if inferred := self.snapshot.inferred.page_count:
+            say(f"{inferred} pages were not read, but inferred; `kdbridge verify` and the dump's own log tell of them")
         for line in (*acquired.compared, *acquired.unread.lines()):
             say(f"  {line}")
 
@@ -172,11 +183,15 @@ class _Home:
         """Write the dump, say what it is, and do with the machine what was wished."""
         order, wishes = self.order, self.wishes
         snapshot = cast("Snapshot", self.snapshot)  # `read` was finished
-        rendered = await _write(snapshot, self.out, order, force=wishes.force)
+        kind = self._kind(snapshot)
+        rendered = await _write(snapshot, self.out, order, kind, wishes)
         found = snapshot.target
-        code = _conclude(rendered, found, wishes.folder, kept=wishes.keep)
+        code = _conclude(rendered, found, wishes.folder, kept=wishes.keep or bool(self.spent))
         if wishes.as_json:
-            print_json(_document(rendered, found))
+            print_json({"kind": str(kind), "ended_by": self.spent or None, **_document(rendered, found)})
+        if self.spent:
+            code = 1
+            say(f"`{_resume(wishes.folder, self.out)}` reads what is left of {self.kind.words}")
         if wishes.then != "leave":
             await _then(opened, wishes.then)
         elif wishes.break_in:
@@ -186,12 +201,23 @@ class _Home:
         say(f"next: {quoted('kdbridge', 'info', self.out)}   or, on Windows: {quoted('windbg', '-z', self.out)}")
         return code
 
+    def _kind(self, snapshot: Snapshot) -> DumpKind:
+        """What was asked for; where the budget was used up before, the best kind that is whole."""
+        best = DumpKind.best_of(snapshot.reached)
+        if not self.spent or (best is not None and best.stage >= self.kind.stage):
+            self.spent = ""
+            return self.kind
+        whole = f"{best.words} is whole" if best is not None else "not even a small dump is whole"
+        say(f"{self.spent} that may be used {'are' if self.spent.endswith('s') else 'is'} over: {whole}")
+        return best or DumpKind.SMALL
 
-async def _write(snapshot: Snapshot, out: Path, order: DumpOrder, *, force: bool) -> Rendered:
+
+async def _write(snapshot: Snapshot, out: Path, order: DumpOrder, kind: DumpKind, wishes: Wishes) -> Rendered:
+    layout = DumpLayoutChoice(order.layout) if kind.value == order.kind else DumpLayoutChoice.AUTO
     with shown_progress() as progress:
         rendered = await render(
-            snapshot, snapshot.target, out, kind=DumpKind(order.kind), layout=DumpLayoutChoice(order.layout),
-            comment=order.comment, force=force, partial=True, progress=progress,
+            snapshot, snapshot.target, out, kind=kind, layout=layout,
+            comment=order.comment, force=wishes.force, partial=True, strict=wishes.inference.strict, progress=progress,
         )  # fmt: skip
         with DumpFile(out) as dump:
             checked = await verify(dump, snapshot, progress)

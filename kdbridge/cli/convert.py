@@ -29,10 +29,12 @@ __all__ = ["convert_command"]
 @layout_option
 @comment_option
 @click.option("--partial", is_flag=True, help="Write what there is, even if pages of this kind were never read.")
+@click.option("--strict", is_flag=True, help="Leave out what was inferred: only what was read is written.")
 @click.option("--force", is_flag=True, help="Overwrite OUT.dmp.")
 @json_option
 def convert_command(
-    source: str, out: Path, kind: str, layout: str, comment: str, partial: bool, force: bool, as_json: bool
+    source: str, out: Path, kind: str, layout: str, comment: str, partial: bool, strict: bool, force: bool,
+    as_json: bool,
 ) -> int:  # fmt: skip
     """Make a dump of a Snapshot folder or of another dump file, without any target.
 
@@ -53,7 +55,7 @@ def convert_command(
             with shown_progress() as progress:
                 rendered = await render(
                     opened, target, out, kind=DumpKind(kind), layout=DumpLayoutChoice(layout),
-                    comment=comment, force=force, partial=partial, progress=progress,
+                    comment=comment, force=force, partial=partial, strict=strict, progress=progress,
                 )  # fmt: skip
         if as_json:
             counts = {"pages": rendered.pages, "unreadable": rendered.unreadable, "missing": rendered.missing}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from kdbridge.acquire import Inference
 from kdbridge.double_reading import ReadTwice
 from kdbridge.errors import SnapshotError
 from kdbridge.order import DumpOrder
@@ -15,7 +16,9 @@ from kdbridge.transports import parse_target
 
 from .asked import check_place
 from .bringing import Wishes, bring_home, default_folder, keeping
+from .budget_options import Limits, budget_options
 from .dump_options import then_option
+from .inference_options import inference_options
 from .output import json_option
 from .run import reconnect_option, record_option, wait_option
 from .twice import verify_reads_option
@@ -32,14 +35,16 @@ __all__ = ["resume_command"]
 )  # fmt: skip
 @then_option
 @click.option("--force", is_flag=True, help="Overwrite OUT.dmp, such as a partial dump made meanwhile.")
+@budget_options
+@inference_options
 @verify_reads_option
 @reconnect_option
 @wait_option
 @record_option
 @json_option
 def resume_command(
-    out: Path, target: str | None, new_life: bool, then: str, force: bool, twice: ReadTwice,
-    reconnect: float | None, wait: float, as_json: bool,
+    out: Path, target: str | None, new_life: bool, then: str, force: bool, limits: Limits,
+    inference: Inference, twice: ReadTwice, reconnect: float | None, wait: float, as_json: bool,
 ) -> int:  # fmt: skip
     """Go on with a dump that was interrupted: nothing that is in its Snapshot is read again.
 
@@ -54,7 +59,9 @@ def resume_command(
     address = target or order.target
     order = replace(order, target=parse_target(address).keyless, out=str(file.absolute()))
     keep = folder != default_folder(file)
-    wishes = Wishes(file, folder, keep, force, False, then, wait, reconnect, as_json, new_life, twice)
+    wishes = Wishes(
+        file, folder, keep, force, False, then, wait, reconnect, as_json, new_life, twice, limits, inference
+    )
 
     async def go_on() -> int:
         snapshot = Snapshot.open(folder, writable=True)

@@ -16,13 +16,15 @@ from protocol.layouts.kernel import LARGEST_RUN_COUNT, parse_physical_memory_des
 from .kdbg import find_kdbg
 from .modules import find_modules, find_unloaded_modules
 from .notes import Notes, try_read, try_read_pointer
+from .processes import links_offset_of
 from .processors import find_processors
 
 __all__ = ["LookedAgain", "discover", "find_memory_runs", "look_again"]
 
 _SHARED_DATA = 0x400
 _BUG_CHECK_DATA = 40
-_EPROCESS_LINKS = range(0x80, 0x600, 8)
+_EPROCESS_LINKS = 0x600
+"""Bytes before the links of an EPROCESS in which its beginning lies."""
 
 
 async def discover(source: Source, report: Callable[[Finding], None] | None = None) -> Target:
@@ -125,16 +127,13 @@ async def _directory_table_base(
         link = await try_read_pointer(source, kdbg.block["ps_active_process_head"])
         # Where the links lie in an EPROCESS is not told: System is the one whose process id, before them, is 4.
         if link and link >> 47:
-            before = await try_read(source, link - _EPROCESS_LINKS.stop, _EPROCESS_LINKS.stop)
-            if before is not None and before[-8:] == (4).to_bytes(8, "little"):
-                for back in _EPROCESS_LINKS:
-                    start = _EPROCESS_LINKS.stop - back
-                    if start + offset + 8 > len(before) or before[start] != 3 or before[start + 1] > 1:
-                        continue
-                    value = int.from_bytes(before[start + offset : start + offset + 8], "little")
-                    if value & mask and _plausible_root(value, mask):
-                        notes.found(step, f"{value:#x}, of the System process")
-                        return value
+            before = await try_read(source, link - _EPROCESS_LINKS, _EPROCESS_LINKS) or b""
+            links = links_offset_of(before, offset, mask)
+            if links is not None:
+                start = len(before) - links + offset
+                value = int.from_bytes(before[start : start + 8], "little")
+                notes.found(step, f"{value:#x}, of the System process")
+                return value
     stopped = source.stop.processor if source.stop is not None else 0
     register = architecture.directory_table_base
     for processor in sorted(processors, key=lambda p: p.number != stopped):
@@ -145,10 +144,6 @@ async def _directory_table_base(
                 return value
     notes.missing(step, "no processor told its own: page tables cannot be walked, no kernel dump is possible")
     return None
-
-
-def _plausible_root(value: int, mask: int) -> bool:
-    return not value & ~(mask | 0xFFF) and not value & 0xFF8
 
 
 async def _memory_runs(source: Source, kdbg: Kdbg | None, notes: Notes) -> PageRuns | None:

@@ -23,6 +23,11 @@ class HeldPages(Source, Protocol):
         """Frames that are known to be unreadable."""
         ...
 
+    @property
+    def inferred(self) -> PageRuns:
+        """Frames among those held whose content was concluded, not read."""
+        ...
+
     def read_run(self, run: PageRun) -> bytes:
         """The pages of a run of which every frame is held."""
         ...

@@ -18,8 +18,8 @@ from protocol.arch import Architecture, architecture_of
 from protocol.dumpfile.complete import UNREADABLE_PAGE
 from protocol.dumpfile.header import DumpType
 
+from .header import context_record
 from .overlay import laid_over
-from .render import context_record
 
 __all__ = ["PageWitness", "Verified", "verify"]
 
@@ -80,6 +80,8 @@ async def verify(dump: DumpFile, against: PageWitness | None = None, progress: P
             f"the header says {layout.header.number_processors} processors, KiProcessorBlock {len(target.processors)}"
         )
     problems += _nonsense(target)
+    if dump.inferred:
+        notes.append(f"{dump.inferred.page_count} pages were not read from the target, but inferred")
     laid = await laid_over(dump, target)
     compared = 0
     overlaid = marked = 0

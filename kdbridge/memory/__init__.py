@@ -1,9 +1,8 @@
-"""Memory over any source: translation, virtual reads, page-table walks, and physical memory by other means."""
+"""Memory by address: page tables looked up, pages of files, pieces by virtual address. Over any Source."""
 
 from .mapped import MappedPhysicalMemory
 from .translate import Presence, Translation, Translator
 from .virtual import PagedVirtualMemory
-from .walk import WalkedTable, walk
 
 __all__ = [
     "MappedPhysicalMemory",
@@ -11,6 +10,4 @@ __all__ = [
     "Presence",
     "Translation",
     "Translator",
-    "WalkedTable",
-    "walk",
 ]

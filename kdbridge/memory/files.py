@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Iterable
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from kdbridge.errors import DumpError, FileError, MemoryFault, TargetRefusedError
+from kdbridge.log_blob import LOG_BLOB, inferred_of, parse_log
 from kdbridge.positioned import read_at
 from kdbridge.source import PageRead, StopEvent, VirtualMemory, require_architecture
 from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRun, PageRuns, PhysicalAddress
@@ -139,6 +140,17 @@ class DumpFile:
         """Frames that a complete dump marks as unreadable."""
         self._look()
         return PageRuns() if self._held is None else self.stored - self._held
+
+    @cached_property
+    def log(self) -> dict[str, Any]:
+        """How the dump came about, if this program wrote it and had something to tell; else empty."""
+        blob = next((one for one in self.layout.secondary if one.guid == LOG_BLOB), None)
+        return {} if blob is None else parse_log(self._file.read(blob.file_offset, blob.size))
+
+    @property
+    def inferred(self) -> PageRuns:
+        """Frames whose content was not read from the target, as the dump's log says."""
+        return inferred_of(self.log) & self.stored
 
     def _look(self) -> None:
         """A complete dump tells what could not be read only page by page."""

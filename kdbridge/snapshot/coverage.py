@@ -21,7 +21,7 @@ __all__ = ["Coverage", "PageState"]
 _HEADER = struct.Struct("<8sII")
 _MAGIC = b"KDCOVER1"
 _CHUNK = 1 << 20
-_STATES = re.compile(rb"\x01+|\x02+|[^\x00-\x02]")
+_STATES = re.compile(rb"\x01+|\x02+|\x03+|\x04+|[^\x00-\x04]")
 
 
 class PageState(enum.IntEnum):
@@ -32,6 +32,15 @@ class PageState(enum.IntEnum):
     """As the target gave it."""
     UNREADABLE = 2
     """Asked for, and refused."""
+    INFERRED_ZERO = 3
+    """Not read: the target's PFN database says that it was zeroed and is nobody's."""
+    INFERRED_IMAGE = 4
+    """Not read: a read-only part of a module, taken from its file."""
+
+    @property
+    def inferred(self) -> bool:
+        """Whether the content was concluded, not read."""
+        return self in (PageState.INFERRED_ZERO, PageState.INFERRED_IMAGE)
 
 
 class Coverage:
@@ -44,7 +53,7 @@ class Coverage:
         self._fd = fd
         self._saved: dict[PageState, PageRuns] = {}
         self._recent: dict[int, PageState] = {}
-        self._added: dict[PageState, list[PageRun]] = {PageState.READ: [], PageState.UNREADABLE: []}
+        self._added: dict[PageState, list[PageRun]] = {state: [] for state in PageState if state}
 
     @classmethod
     def create(cls, fd: int) -> Coverage:
@@ -59,18 +68,18 @@ class Coverage:
         if len(head) < _HEADER.size or _HEADER.unpack(head)[:2] != (_MAGIC, PAGE_SIZE):
             raise SnapshotError(f"{name} is not a coverage file; the Snapshot is damaged or is not one")
         coverage = cls(fd)
-        found: dict[PageState, list[PageRun]] = {PageState.READ: [], PageState.UNREADABLE: []}
+        found: dict[PageState, list[PageRun]] = {state: [] for state in PageState if state}
         for state, run in _runs_of(fd, name):
             found[state].append(run)
         coverage._saved = {state: PageRuns(runs) for state, runs in found.items()}
         return coverage
 
     def add(self, pfn: int, state: PageState) -> None:
-        """This frame is known now. What was refused once and came later is read; what was read stays read."""
+        """This frame is known now. What was refused or inferred once and came later is read; what was read stays so."""
         known = self.state_of(pfn)
         if known is state or known is PageState.READ:
             return
-        if known is PageState.UNREADABLE:
+        if known is not PageState.MISSING:
             no_more = PageRuns([PageRun(pfn, 1)])
             self._saved[known] = self._saved.get(known, PageRuns()) - no_more
             self._added[known] = [*(PageRuns(self._added[known]) - no_more)]
@@ -80,6 +89,12 @@ class Coverage:
             runs[-1] = PageRun(runs[-1].base_page, runs[-1].page_count + 1)
         else:
             runs.append(PageRun(pfn, 1))
+
+    def add_run(self, run: PageRun, state: PageState) -> None:
+        """The frames of this run that were missing are known now."""
+        missing = PageRuns([run]) - PageRuns(known for one in PageState if one for known in self.runs(one))
+        self._saved[state] = self.runs(state) | missing
+        self._added[state] += missing
 
     def forget(self, run: PageRun) -> None:
         """These frames, added since the last `save`, are not known after all."""
@@ -140,7 +155,7 @@ def _written(fd: int) -> Iterable[tuple[int, int]]:
 def _split(chunk: bytes, base: int, name: str) -> Iterator[tuple[PageState, PageRun]]:
     for found in _STATES.finditer(chunk):
         value = found[0][0]
-        if value > PageState.UNREADABLE:
+        if value > max(PageState):
             raise SnapshotError(
                 f"{name} holds the state {value} at frame {base + found.start():#x}, which this version does not know"
             )

@@ -1,4 +1,7 @@
-"""The folder on disk: memory.raw (sparse; frame n at n x 4096), coverage, target.json, console.txt, requests.log."""
+"""The folder on disk: memory.raw (sparse; frame n at n x 4096), coverage, target.json, console.txt, requests.log.
+
+Where the target tells no frames there is virtual.raw beside them: pieces of memory by their virtual addresses.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from types import TracebackType
 from typing import Self
 
 from kdbridge.errors import DiskFullError, MemoryFault, SnapshotError, TargetRefusedError
+from kdbridge.memory.blocks import BlockMemory
 from kdbridge.memory.virtual import PagedVirtualMemory
+from kdbridge.plan import Stage
 from kdbridge.positioned import read_at, write_at
 from kdbridge.source import PageRead, StopEvent, VirtualMemory
 from kdbridge.target import Target
@@ -23,17 +28,20 @@ from protocol.structure import Structure
 
 from .coverage import Coverage, PageState
 from .lock import lock
+from .pieces import VirtualPieces
 from .whole import write_whole
 
 __all__ = ["Snapshot", "SnapshotMemory"]
 
-_MEMORY, _COVERAGE, _TARGET, _CONSOLE, _REQUESTS = (
+_MEMORY, _PIECES, _COVERAGE, _TARGET, _CONSOLE, _REQUESTS = (
     "memory.raw",
+    "virtual.raw",
     "coverage",
     "target.json",
     "console.txt",
     "requests.log",
 )
+_REACHED = "stage"
 _ZEROS = bytes(PAGE_SIZE)
 
 
@@ -92,6 +100,7 @@ class Snapshot:
         self._physical = SnapshotMemory(self)
         self._buffer = bytearray()
         self._buffer_pfn = 0
+        self._pieces = VirtualPieces(path / _PIECES)
 
     # ---- making and opening --------------------------------------------------------------------------------
 
@@ -169,6 +178,7 @@ class Snapshot:
             if self.writable:
                 self.checkpoint()
         finally:
+            self._pieces.close()
             for fd in (self._memory, self._coverage, self._console, self._requests):
                 if fd >= 0:
                     os.close(fd)
@@ -189,14 +199,34 @@ class Snapshot:
         if data is None:
             self.coverage.add(pfn, PageState.UNREADABLE)
             return
+        self._put(pfn, data, PageState.READ)
+
+    def _put(self, pfn: int, data: bytes | memoryview, state: PageState) -> None:
         if self._buffer and (pfn << PAGE_SHIFT) != self._buffer_pfn * PAGE_SIZE + len(self._buffer):
             self._write_out()
         if not self._buffer:
             self._buffer_pfn = pfn
         self._buffer += data
-        self.coverage.add(pfn, PageState.READ)
+        self.coverage.add(pfn, state)
         if len(self._buffer) >= 1 << 18:
             self._write_out()
+
+    def infer_zeros(self, pages: PageRuns) -> None:
+        """Take frames that are not known yet for zero pages, without having read them; marked so for good."""
+        for run in pages:
+            self.coverage.add_run(run, PageState.INFERRED_ZERO)
+
+    def infer(self, pfn: int, data: bytes) -> None:
+        """Take this for the content of a frame, from the file of an image, without having read it; marked so."""
+        if self.coverage.state_of(pfn) is not PageState.READ:
+            self._put(pfn, data, PageState.INFERRED_IMAGE)
+
+    def put_virtual(self, address: int, data: bytes) -> None:
+        """Keep a piece of virtual memory. Durable at the next checkpoint."""
+        try:
+            self._pieces.add(address, data)
+        except OSError as error:
+            raise self._failed(error) from None
 
     def console(self, text: bytes) -> None:
         """Keep what the target printed."""
@@ -228,6 +258,7 @@ class Snapshot:
             self.coverage.forget(PageRun(self._buffer_pfn, pages))
             self._buffer.clear()
         try:
+            self._pieces.sync()
             os.fsync(self._memory)
             self.coverage.save()
             os.fsync(self._coverage)
@@ -277,8 +308,9 @@ class Snapshot:
     # ---- reading -------------------------------------------------------------------------------------------
 
     def page(self, pfn: int) -> bytes | None:
-        """A page as it was read from the target; None where it was not."""
-        if self.coverage.state_of(pfn) is not PageState.READ:
+        """A page as it was read from the target, or inferred; None where it is neither."""
+        state = self.coverage.state_of(pfn)
+        if state is not PageState.READ and not state.inferred:
             return None
         at = pfn - self._buffer_pfn << PAGE_SHIFT
         if 0 <= at < len(self._buffer):
@@ -286,20 +318,49 @@ class Snapshot:
         return self._read(PAGE_SIZE, pfn << PAGE_SHIFT)
 
     def read_run(self, run: PageRun) -> bytes:
-        """Consecutive pages of which the caller knows that they were read."""
+        """Consecutive pages of which the caller knows that they are held."""
         if self._buffer:
             self._write_out()
         return self._read(run.page_count << PAGE_SHIFT, run.base_page << PAGE_SHIFT)
 
     @property
     def held(self) -> PageRuns:
-        """Frames that were read."""
-        return self.coverage.runs(PageState.READ)
+        """Frames that were read, or whose content was inferred."""
+        return self.coverage.runs(PageState.READ) | self.inferred
+
+    @property
+    def inferred(self) -> PageRuns:
+        """Frames whose content was concluded, not read."""
+        return PageRuns(run for state in PageState if state.inferred for run in self.coverage.runs(state))
 
     @property
     def unreadable(self) -> PageRuns:
         """Frames that the target refused."""
         return self.coverage.runs(PageState.UNREADABLE)
+
+    @property
+    def reached(self) -> Stage | None:
+        """The last stage that was read to its end; None: not even the first, or nobody noted it."""
+        try:
+            return Stage[(self.path / _REACHED).read_text("ascii").strip()]
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def reach(self, stage: Stage) -> None:
+        """Note that everything of this stage was read or cannot be."""
+        if (before := self.reached) is None or before < stage:
+            try:
+                write_whole(self.path / _REACHED, stage.name.encode("ascii"))
+            except OSError as error:
+                raise self._failed(error) from None
+
+    @property
+    def log_text(self) -> bytes:
+        """What was asked, found and decided."""
+        try:
+            return (self.path / _REQUESTS).read_bytes()
+        except OSError:
+            return b""
 
     @property
     def console_text(self) -> bytes:
@@ -322,8 +383,15 @@ class Snapshot:
         return self._physical
 
     @property
+    def blocks(self) -> BlockMemory:
+        """Pieces that were read by virtual address."""
+        return self._pieces.memory
+
+    @property
     def virtual(self) -> VirtualMemory:
-        """Through the page tables of the system, as far as they were read."""
+        """Through the page tables of the system, as far as they were read; or what was read by virtual address."""
+        if len(self._pieces):
+            return self.blocks
         architecture = architecture_of(self.target.version.machine_type)
         root = self.target.directory_table_base
         if architecture is None or root is None:

@@ -52,6 +52,11 @@ class DumpPlan:
             yield from bitmap_chunks(self.pages, self.bitmap.bit_count)
             yield bytes(self.first_page_offset - self.bitmap.bits_offset - self.bitmap.bitmap_size)
 
+    def with_secondary(self, secondary: bytes) -> DumpPlan:
+        """The same file with this behind its last page (dump-formats 2.6)."""
+        space = (self.header.required_dump_space or 0) - len(self.secondary) + len(secondary)
+        return replace(self, header=replace(self.header, required_dump_space=space), secondary=secondary)
+
     def index(self) -> PageIndex:
         """Where each page will lie."""
         return RunIndex(self.first_page_offset, self.pages)

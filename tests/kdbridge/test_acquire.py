@@ -11,6 +11,7 @@ import trio.testing
 
 from kdbridge.acquire import KeepingMemory, KeepingSource, acquire
 from kdbridge.discovery import discover
+from kdbridge.budget import Budget
 from kdbridge.errors import MemoryFault, TargetLostError
 from kdbridge.plan import PlannedPages
 from kdbridge.progress import Meter, Progress
@@ -172,12 +173,12 @@ async def test_memory_that_keeps_faults_where_the_target_does(
 ) -> None:
     simulated.kernel.image.unreadable.add(0x102)
     with await simulated.snapshot(tmp_path / "s") as snapshot:
-        memory = KeepingMemory(simulated.memory, snapshot, Meter(None, "", None))
+        memory = KeepingMemory(simulated.memory, snapshot, Meter(None, "", None), Budget())
         assert await memory.read(PhysicalAddress(0x101_800), 0x800) == simulated.kernel.image.read(0x101_800, 0x800)
         with pytest.raises(MemoryFault) as caught:
             await memory.read(PhysicalAddress(0x100_800), 0x2000)
         assert (caught.value.address, caught.value.done) == (0x102_000, 0x1800)
-        keeping = KeepingSource(simulated.source, memory)
+        keeping = KeepingSource(simulated.source, memory, simulated.source.virtual)
         assert keeping.physical is memory
         assert (keeping.name, keeping.stop) == (simulated.source.name, simulated.source.stop)
         assert await keeping.version() == simulated.kernel.version
@@ -195,7 +196,7 @@ async def test_progress_says_how_much_of_how_much_and_how_fast(
         await acquire(simulated.source, simulated.memory, snapshot, plan, told.append)
     middle = told[len(told) // 2]
     total = 320 * PAGE_SIZE
-    assert (middle.what, middle.total) == ("physical memory", total)
+    assert (middle.what, middle.total) == ("complete: physical memory", total)
     assert middle.rate == pytest.approx(10 * PAGE_SIZE, rel=0.1)
     assert middle.time_left == pytest.approx((total - middle.done) / middle.rate)
     assert told[-1].done == 320 * PAGE_SIZE

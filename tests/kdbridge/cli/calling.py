@@ -36,6 +36,8 @@ class Ended:
     out: str
     err: str
     machines: tuple[RunningScenario, ...] = ()
+    seconds: float = 0.0
+    """Of virtual time that it took."""
 
     @property
     def document(self) -> Any:
@@ -105,7 +107,7 @@ def call(
             code = end.code
     assert isinstance(code, int), code
     out, err = (stream.buffer.getvalue().decode("utf-8") for stream in streams)
-    return Ended(code, out, err, tuple(machines))
+    return Ended(code, out, err, tuple(machines), 0.0 if clock is None else clock.current_time())
 
 
 def program(*words: object, environment: Mapping[str, str] | None = None, **more: Any) -> Ended:

@@ -6,8 +6,7 @@ import pytest
 
 from kdbridge.errors import MemoryFault
 from kdbridge.memory.mapped import MappedPhysicalMemory
-from kdbridge.memory.translate import Translator
-from kdbridge.memory.walk import walk
+from kdbridge.plan.tables import TableWalk
 from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRun, PageRuns, PhysicalAddress
 from protocol.arch import AMD64
 from simulator.kernel import KernelOptions, SimulatedKernel, build_kernel
@@ -42,11 +41,10 @@ async def test_the_same_walk_as_through_physical_memory() -> None:
     root = kernel.processors[0].special_values["cr3"]
     source = SimulatedSource(kernel)
     assert source.physical is not None
-    walks = [
-        [table async for table in walk(Translator(physical, AMD64.paging, root), AMD64.paging.kernel_entries)]
-        for physical in (memory, source.physical)
-    ]
-    assert walks[0] == walks[1]
+    walks = [TableWalk(physical, AMD64.paging, kernel.image.runs) for physical in (memory, source.physical)]
+    levels = [[part async for part in walk.levels([root], AMD64.paging.kernel_entries)] for walk in walks]
+    assert levels[0] == levels[1]
+    assert walks[0].take() == walks[1].take()
 
 
 async def test_what_nothing_maps_is_a_fault() -> None:

@@ -10,7 +10,7 @@ import trio.testing
 
 from kdbridge.discovery import discover
 from kdbridge.errors import TargetRefusedError
-from kdbridge.plan import PlannedPages, kernel_plan
+from kdbridge.plan import PlannedPages, Stage, kernel_plan
 from protocol.address import PageRun, PageRuns
 from protocol.arch import AMD64
 from simulator.kernel import KernelOptions, SimulatedKernel, build_kernel
@@ -29,9 +29,11 @@ def _mapped(kernel: SimulatedKernel) -> PageRuns:
 
 
 def _truth(kernel: SimulatedKernel) -> PageRuns:
-    """What the plan must come to: mapped pages and tables of the kernel half, and each processor's own root."""
-    roots = [processor.special_values["cr3"] >> 12 for processor in kernel.processors]
-    return (_mapped(kernel) | PageRuns.from_pages([*kernel.tables.pages, *roots])) & kernel.image.runs
+    """What the plan must come to: what the kernel half maps or has in transition, and the tables of all processes."""
+    tables = [pfn for process in kernel.processes for pfn in process.tables.pages]
+    # The builder lays eight entries in transition, over the first frame of so many runs of content.
+    transition = [run.base_page for run in kernel.content][:8]
+    return (_mapped(kernel) | PageRuns.from_pages([*kernel.tables.pages, *tables, *transition])) & kernel.image.runs
 
 
 async def _plan(kernel: SimulatedKernel) -> tuple[list[PlannedPages], SimulatedSource]:
@@ -63,9 +65,9 @@ async def test_it_is_what_the_kernel_half_maps(options: dict) -> None:
     parts, source = await _plan(kernel)
     assert _all(parts) == _truth(kernel)
     assert _all(parts) - kernel.image.runs == PageRuns()
-    assert [part.reason for part in parts] == [
-        "what a debugger needs to open the dump", "page tables", "what the kernel maps"
-    ]  # fmt: skip
+    stages = [part.stage for part in parts]
+    assert stages == sorted(stages) and set(stages) == {Stage.SMALL, Stage.CORE, Stage.KERNEL}
+    assert [part.stage for part in parts if part.ends] == [Stage.SMALL, Stage.CORE, Stage.KERNEL]
     assert source.meter.frames <= set(_truth(kernel).pages()), "what was read to find out belongs to it"
 
 
@@ -93,7 +95,7 @@ async def test_an_entry_that_takes_a_device_for_a_page_table_is_not_followed(lev
 async def test_the_most_valuable_pages_come_first() -> None:
     kernel = build_kernel(_SMALL)
     parts, _ = await _plan(kernel)
-    first = parts[0].pages
+    first = _all([part for part in parts if part.stage is Stage.SMALL])
     for address in (
         kernel.kernel_base,
         kernel.kdbg_address,
@@ -101,7 +103,6 @@ async def test_the_most_valuable_pages_come_first() -> None:
         kernel.symbols["KiBugCheckData"],
         *(processor.prcb for processor in kernel.processors),
         *(processor.context_address for processor in kernel.processors),
-        *(module.entry_address for module in kernel.modules),
         kernel.processors[kernel.stopped_processor].context_values["rsp"],
     ):
         physical = kernel.tables.translate(address)

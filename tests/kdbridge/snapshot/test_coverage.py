@@ -91,7 +91,7 @@ def test_frames_far_apart_cost_no_disk(fd: int) -> None:
         (_HEAD[:15], "not a coverage file"),
         (b"KDCOVER2" + _HEAD[8:], "not a coverage file"),
         (_HEAD[:8] + (8192).to_bytes(4, "little") + bytes(4), "not a coverage file"),
-        (_HEAD + bytes([1, 0, 3, 1]), "holds the state 3 at frame 0x2"),
+        (_HEAD + bytes([1, 0, 5, 1]), "holds the state 5 at frame 0x2"),
         (_HEAD + bytes(5000) + b"\xff", "holds the state 255 at frame 0x1388"),
     ],
 )
