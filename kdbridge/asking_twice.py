@@ -36,7 +36,10 @@ class AskingTwice:
 
     async def ask(self, request: Manipulate, *, repeatable: bool) -> Manipulate:
         """The answer; if it is `repeatable` and wanted, the first that came twice, or the last if each is another."""
-        replies = [self._settle(await self._engine.request(request, repeatable=repeatable))]
+        outcome = await self._engine.request(request, repeatable=repeatable)
+        replies = [self._settle(outcome)]
+        # A long read may have become a shorter one on the way.
+        request = outcome.request
         while repeatable and self.wanted and len(replies) < _MOST_ASKED:
             reply = self._settle(await self._engine.request(request, repeatable=True))
             if any(_alike(reply, other) for other in replies):

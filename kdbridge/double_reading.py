@@ -1,7 +1,8 @@
 """Reading twice: KD's checksum lets some damage through, and what two reads agree on is not damaged.
 
 A share of the pages, chosen by a seed, is read a second time and compared; or all of them, from the moment on at
-which the line's errors make it likely that damage gets through unseen (`silent_errors`).
+which the line's errors make it likely that damage gets through unseen (`silent_errors`), or at which some did. What
+was read once before that moment waits for its second reading (`earlier`).
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ class ReadTwice:
 class DoubleReading:
     """Physical memory that makes sure of what it reads."""
 
-    __slots__ = ("_batch", "_line", "_physical", "_report", "_wish", "differed", "everything", "unsettled", "verified")
+    __slots__ = (
+        "_batch", "_line", "_once_read", "_physical", "_report", "_wish", "differed", "everything", "unsettled",
+        "verified",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -51,13 +55,18 @@ class DoubleReading:
         wish: ReadTwice,
         line: Callable[[], LineRecord] | None = None,
         report: Callable[[str], None] | None = None,
+        once: PageRuns | None = None,
     ) -> None:
-        """`line` gives what the line did so far; without it, or unless the wish is automatic, only the share counts."""
+        """`line` gives what the line did so far; without it, or unless the wish is automatic, only the share counts.
+
+        `once`: frames that are known to have been read once, over another connection.
+        """
         self._physical = physical
         self._wish = wish
         self._line = line if wish.automatic else None
         self._report = report or (lambda text: None)
         self._batch = 1
+        self._once_read = [[run.base_page, run.end_page] for run in once or ()]
         self.everything = False
         """Every page is read twice by now, whatever the share."""
         self.verified = 0
@@ -77,7 +86,45 @@ class DoubleReading:
                 self.differed.append(pages[0])
                 settled = await self._in_pieces(address, size)
             return settled
+        self._note_once(pages[0], pages[-1] + 1)
         return data
+
+    @property
+    def once(self) -> PageRuns:
+        """Frames that were read once, and wait for a second reading in case that everything is to be read twice."""
+        return PageRuns([PageRun(base, end - base) for base, end in self._once_read])
+
+    async def earlier(self, kept: Callable[[int], bytes | None]) -> AsyncIterator[PageRead]:
+        """If everything is to be read twice: what had been read once before, a second time, as two readings have it.
+
+        `kept` gives what the first reading brought; frames of which it has nothing are left out. A page that cannot
+        be read any more has no data.
+        """
+        self._look_at_line(0)
+        while self.everything and self._once_read:
+            base, end = self._once_read[0]
+            started = trio.current_time()
+            again = await self._all([PageRun(base, min(end - base, self._batch))])
+            self._pace(len(again), trio.current_time() - started)
+            for page in again:
+                first = kept(page.pfn)
+                if first is not None and first == page.data:
+                    self.verified += 1
+                    yield page
+                elif first is not None:
+                    yield await self._settle(page.pfn, [first, page.data])
+            self._once_read[0][0] = base + len(again)
+            if self._once_read[0][0] == end:
+                del self._once_read[0]
+
+    def _note_once(self, base: int, end: int) -> None:
+        if not self._wish.automatic or self.everything:
+            return
+        last = self._once_read[-1] if self._once_read else [-1, -1]
+        if last[0] <= base <= last[1]:
+            last[1] = max(last[1], end)
+        else:
+            self._once_read.append([base, end])
 
     async def read_pages(self, runs: Iterable[PageRun]) -> AsyncIterator[PageRead]:
         """Every page of the runs, in their order; those that are chosen after their second reading."""
@@ -114,14 +161,19 @@ class DoubleReading:
         if self.everything or self._line is None:
             return
         record = self._line()
-        if record.damaged >= _ENOUGH and (expected := expected_silent_errors(record, pages * PAGE_SIZE)) >= LIKELY:
+        if record.damaged < _ENOUGH:
+            return
+        amount = (pages + sum(end - base for base, end in self._once_read)) * PAGE_SIZE
+        if (expected := expected_silent_errors(record, amount)) >= LIKELY:
             self.everything = True
-            self._report(warning(record, pages * PAGE_SIZE, expected))
+            self._report(warning(record, amount, expected))
 
     async def _once(self, run: PageRun, to_come: int) -> AsyncIterator[PageRead]:
         """These pages, or the first of them, if the line turns out to be one on which once is not enough."""
         async with aclosing(self._physical.read_pages([run])) as pages:  # type: ignore[type-var]
             async for page in pages:
+                if page.data is not None:
+                    self._note_once(page.pfn, page.pfn + 1)
                 yield page
                 to_come -= 1
                 if not to_come % _LOOK_PAGES:
@@ -132,9 +184,7 @@ class DoubleReading:
     async def _twice(self, run: PageRun) -> AsyncIterator[PageRead]:
         started = trio.current_time()
         first = await self._all([run])
-        took = trio.current_time() - started
-        # They wait for their second reading, and what waits is lost with a killed process.
-        self._batch = min(max(int(run.page_count * _BATCH_SECONDS / max(took, 1e-6)), 1), _BATCH_PAGES)
+        self._pace(run.page_count, trio.current_time() - started)
         again = await self._all([PageRun(page.pfn, 1) for page in first if page.data is not None])
         second = {page.pfn: page.data for page in again}
         for page in first:
@@ -142,9 +192,16 @@ class DoubleReading:
                 yield page
             elif page.data == second.get(page.pfn):
                 self.verified += 1
+                if self._once_read and self._once_read[-1][1] == page.pfn:
+                    # A page of a sample does not tear a run that may be as long as the memory.
+                    self._note_once(page.pfn, page.pfn + 1)
                 yield page
             else:
                 yield await self._settle(page.pfn, [page.data, second.get(page.pfn)])
+
+    def _pace(self, pages: int, seconds: float) -> None:
+        # They wait for their second reading, and what waits is lost with a killed process.
+        self._batch = min(max(int(pages * _BATCH_SECONDS / max(seconds, 1e-6)), 1), _BATCH_PAGES)
 
     async def _settle(self, pfn: int, reads: list[bytes | memoryview | None]) -> PageRead:
         self.differed.append(pfn)
@@ -166,7 +223,7 @@ class DoubleReading:
             self.everything = True
             self._report(
                 f"page {pfn:#x} came wrong, and nothing said so but its second reading: others that were read once may "
-                "be wrong too. All is read twice from here on"
+                "be wrong too. All is read twice from here on, and what was read before a second time"
             )
 
     async def _agreed(self, address: int, size: int, reads: list[bytes], tries: int = _WHOLE_TRIES) -> bytes | None:

@@ -15,13 +15,14 @@ import trio
 
 from protocol.connection import KdConnection
 from protocol.conversation import (
+    FailureReason,
     KdEvent,
     Replied,
     RequestFailed,
     Told,
 )
 from protocol.link import Discard, Discarded
-from protocol.manipulate import LARGEST_TRANSFER, ApiNumber, Manipulate, api_name
+from protocol.manipulate import LARGEST_TRANSFER, Manipulate, api_name
 
 from .errors import TargetRefusedError
 from .overheard import Overheard
@@ -34,7 +35,6 @@ EventSink = Callable[[KdEvent], None]
 """Is told everything that happens beside the answers: prints, prompts, state changes, what was thrown away."""
 
 _DAMAGED = frozenset({Discard.BAD_CHECKSUM, Discard.BAD_TRAILER, Discard.TRUNCATED})
-_READS = frozenset({ApiNumber.READ_VIRTUAL_MEMORY, ApiNumber.READ_PHYSICAL_MEMORY})
 _UNREPEATABLE_TRIES = 3
 _FIRST_BYTES = 1 << 14
 _AT_ONCE = 0.001
@@ -95,7 +95,9 @@ class Engine:
                 if isinstance(event, (Replied, Told, RequestFailed)):
                     self._check_recorded(event)
                     self._learn(event)
-                    return event
+                    if not isinstance(event, RequestFailed) or event.reason is not FailureReason.DAMAGED:
+                        return event
+                    self.ask(event.request.less(self.read_size.ceiling), repeatable=True)
         except trio.Cancelled:
             self.connection.abandon()
             raise
@@ -137,8 +139,7 @@ class Engine:
         if isinstance(outcome, Replied):
             seconds = (self.last_byte_at or 0.0) - self._asked_at
             self.read_size.answered(len(outcome.reply.data), self.bytes_received, self.damaged, seconds)
-        elif isinstance(outcome, RequestFailed) and outcome.request.api in _READS:
-            asked = int.from_bytes(outcome.request.union[8:12], "little")
+        elif isinstance(outcome, RequestFailed) and (asked := outcome.request.memory_wanted):
             self.read_size.unanswered(asked, self.bytes_received, self.damaged)
 
     def _check_recorded(self, outcome: Replied | Told | RequestFailed) -> None:

@@ -19,7 +19,7 @@ from math import expm1, factorial, log1p
 __all__ = ["LIKELY", "LineRecord", "cancelling", "expected_silent_errors", "silent_share", "warning"]
 
 LIKELY = 0.05
-"""Silent errors to be expected in what is to come, from which on all of it is read twice: one dump in twenty."""
+"""Silent errors to be expected in one capture, from which on all of it is read twice: one dump in twenty."""
 
 _MESSAGE = 56
 _CHECKSUM_FIELD = 1
@@ -69,16 +69,16 @@ def silent_share(size: int, error_rate: float) -> float:
 
 
 def expected_silent_errors(record: LineRecord, amount: int) -> float:
-    """Replies with wrong data that will pass for good among those that bring `amount` bytes more."""
+    """Replies with wrong data that pass for good among those that bring `amount` bytes."""
     return amount / record.size * silent_share(record.size, record.error_rate)
 
 
 def warning(record: LineRecord, amount: int, expected: float) -> str:
     """What a user is told when all is read twice from here on."""
     every = record.received / max(record.damaged, 1) / (record.size + _FRAME)
-    odds = f"about {expected:,.0f}" if expected >= 1.5 else f"{-expm1(-expected):.0%} odds that one"
+    odds = f"about {expected:,.0f} replies" if expected >= 1.5 else f"{-expm1(-expected):.0%} odds that a reply"
     return (
-        f"one packet in {max(every, 1):,.0f} comes damaged, and KD's checksum is only a sum of bytes: {odds} of those "
-        f"to come ({amount / (1 << 20):,.0f} MiB) would be wrong and pass for good. All is read twice from here on; "
-        "that takes twice as long"
+        f"one packet in {max(every, 1):,.0f} comes damaged, and KD's checksum is only a sum of bytes: {odds} would be "
+        f"wrong and pass for good in {amount / (1 << 20):,.0f} MiB. All is read twice from here on, and what was read "
+        "before a second time; that takes twice as long"
     )

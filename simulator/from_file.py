@@ -1,30 +1,35 @@
 """A machine out of a file: a crash dump goes back on the line, stopped where it stopped. Sans-IO: the caller reads.
 
-A dump with pages (types 1, 2, 5, 6, 8, 9, A) gives memory, registers and the version packet. A raw image gives
+A dump with pages (types 1, 2, 5, 6, 8, 9, A) gives memory, registers and the version packet; a small one (type 4) its
+pieces by virtual address. A raw image gives
 memory alone: the machine has one processor without registers, and answers physical reads.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRun, PageRuns
 from protocol.arch import AMD64, MachineType
 from protocol.dumpfile import parse_layout
 from protocol.dumpfile.complete import UNREADABLE_PAGE
+from protocol.dumpfile.header import DumpHeader
 from protocol.dumpfile.layout import ReadFile
 from protocol.errors import DumpFormatError, LayoutError
 from protocol.kdcom import KdcomLink
 from protocol.layouts.kdbg import LARGEST_SIZE, parse_kdbg
 from protocol.layouts.version import GetVersion64
 from protocol.link import LinkTimers, Role
+from protocol.manipulate import ApiNumber
 from protocol.ntstatus import STATUS_BREAKPOINT
 from protocol.structure import Structure
 
 from .errors import SimulationError
 from .events import Event, Stop
+from .from_triage import TriageMemory, frame_of
 from .image import MemoryImage, PageBacking
 from .machine import Behaviour, Machine, VirtualProcessor
 from .paging import read_virtual, translate
@@ -38,6 +43,7 @@ _VERSION_FLAGS = 0x47
 _KPCR_PRCB = 0x180
 _EXCEPTION_ADDRESS = 0x10
 _TARGET_TRIES = 20
+_PHYSICAL = frozenset({ApiNumber.READ_PHYSICAL_MEMORY, ApiNumber.WRITE_PHYSICAL_MEMORY, ApiNumber.READ_PHYSICAL_BULK})
 
 
 @dataclass(slots=True)
@@ -58,7 +64,7 @@ def machine_of_dump(read: ReadFile, size: int) -> FileMachine:
     if header.machine_image_type != MachineType.AMD64:
         raise SimulationError(f"the dump is of a machine of type {header.machine_image_type:#x}; only x64 is served")
     if layout.is_triage:
-        raise SimulationError("a small dump holds pieces of memory only; serve a complete or kernel dump")
+        return _machine_of_small_dump(read, header, size)
 
     def page(pfn: int) -> bytes | None:
         offset = layout.pages.offset_of(pfn)
@@ -74,17 +80,49 @@ def machine_of_dump(read: ReadFile, size: int) -> FileMachine:
         context = header.context_record[: AMD64.context.size].ljust(AMD64.context.size, b"\0")
         special = AMD64.special_registers.encode({"cr3": memory.root})
         processors = [VirtualProcessor(0, context, special, 0, 0, 0)]
-    version = GetVersion64(
-        header.major_version & 0xFFFF, header.minor_version & 0xFFFF, 6, 2, _VERSION_FLAGS, MachineType.AMD64,
-        0x0C, 3, 0x31, 0, block["kern_base"] if block is not None else 0, header.ps_loaded_module_list,
-        _list_head(block, header.kd_debugger_data_block),
-    )  # fmt: skip
+    version = _version(header, block)
     place = int.from_bytes(header.exception[_EXCEPTION_ADDRESS : _EXCEPTION_ADDRESS + 8], "little")
     stopped = next((p.number for p in processors if p.program_counter == place), 0)
     code = int.from_bytes(header.exception[:4], "little") or STATUS_BREAKPOINT
     target = _target(image, version, processors, Behaviour(), stopped, Stop(code=code, again=True))
     text = f"a dump of Windows build {header.minor_version}, {len(processors)} processors, {runs.page_count} pages"
     return FileMachine(target, text)
+
+
+def _machine_of_small_dump(read: ReadFile, header: DumpHeader, size: int) -> FileMachine:
+    """Serve the pieces of a small dump: by virtual address only (see from_triage for what is made up)."""
+    try:
+        memory = TriageMemory(read, header, size)
+    except DumpFormatError as error:
+        raise SimulationError(f"this is no small dump that can be served: {error}") from None
+    block = _block(memory, header.kd_debugger_data_block)
+    if block is None:
+        raise SimulationError("this small dump has no KDBG that can be read: nobody would find anything in it")
+    processors = list(_processors(memory, block))
+    if not processors:
+        raise SimulationError("this small dump has registers of no processor in its pieces")
+    memory.lay_lists(block, len(processors))
+    image, pages = memory.machine()
+    at = block["offset_prcb_number"]
+    number = int.from_bytes(memory.prcb[at : at + 4], "little")
+    behaviour = Behaviour(refused=_PHYSICAL)
+    target = _target(
+        image, _version(header, block), processors, behaviour, number if number < len(processors) else 0,
+        Stop(again=True), lambda root, address: frame_of(pages, address),
+    )  # fmt: skip
+    pieces = len(memory.layout.blocks)
+    text = (
+        f"a small dump of Windows build {header.minor_version}, {len(processors)} processors, {pieces} pieces of memory"
+    )
+    return FileMachine(target, text)
+
+
+def _version(header: DumpHeader, block: Structure | None) -> GetVersion64:
+    return GetVersion64(
+        header.major_version & 0xFFFF, header.minor_version & 0xFFFF, 6, 2, _VERSION_FLAGS, MachineType.AMD64,
+        0x0C, 3, 0x31, 0, block["kern_base"] if block is not None else 0, header.ps_loaded_module_list,
+        _list_head(block, header.kd_debugger_data_block),
+    )  # fmt: skip
 
 
 def machine_of_raw(read: ReadFile, size: int) -> FileMachine:
@@ -107,6 +145,7 @@ def _target(
     behaviour: Behaviour,
     stopped: int,
     stop: Event,
+    by_address: Callable[[int, int], int | None] | None = None,
 ) -> KdTarget:
     """A target that stands at this stop, also after it was restarted: a file has no other moment to show."""
     states = [(part.context, part.special_registers) for part in processors]
@@ -115,15 +154,22 @@ def _target(
         memory = image.copy()
         for part, (context, special) in zip(processors, states, strict=True):
             part.context, part.special_registers = context, special
-        return Machine(
-            memory, lambda root, at: translate(memory, root, at), version, processors, behaviour, current=stopped
-        )
+        walk = by_address or (lambda root, at: translate(memory, root, at))
+        return Machine(memory, walk, version, processors, behaviour, current=stopped)
 
     def restart() -> tuple[Machine, deque[Event]]:
         return make(), deque([stop])
 
     link = KdcomLink(Role.TARGET, LinkTimers(tries=_TARGET_TRIES))
     return KdTarget(make(), link, script=deque([stop]), restart=restart)
+
+
+class _Readable(Protocol):
+    """Memory by virtual address."""
+
+    def read(self, address: int, size: int) -> bytes | None: ...
+
+    def pointer(self, address: int) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +186,7 @@ class _Memory:
         return int.from_bytes(self.read(address, 8) or b"", "little")
 
 
-def _block(memory: _Memory, address: int) -> Structure | None:
+def _block(memory: _Readable, address: int) -> Structure | None:
     head = memory.read(address, 0x18) if address else None
     if head is None:
         return None
@@ -156,7 +202,7 @@ def _list_head(block: Structure | None, address: int) -> int:
     return block["flink"] if block is not None and block["flink"] else address
 
 
-def _processors(memory: _Memory, block: Structure) -> Iterator[VirtualProcessor]:
+def _processors(memory: _Readable, block: Structure) -> Iterator[VirtualProcessor]:
     """Processors as far as the dump has them: the first one that cannot be read ends the list."""
     offset_context, offset_special = (
         block["offset_prcb_proc_state_context"],

@@ -148,6 +148,8 @@ class _Home:
         pages = self.snapshot.held.page_count
         known = f"; {before} were there before" if before else ""
         say(f"read {size((pages - before) * PAGE_SIZE)} in {pages - before} pages{known}")
+        if self.snapshot.pieces[0]:
+            say(f"read {size(self.snapshot.pieces[1])} in {self.snapshot.pieces[0]} pieces, by virtual address")
         if inferred := self.snapshot.inferred.page_count:
             say(f"{inferred} pages were not read, but inferred; `kdbridge verify` and the dump's own log tell of them")
         for line in (*acquired.compared, *acquired.unread.lines()):

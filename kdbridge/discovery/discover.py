@@ -14,7 +14,7 @@ from protocol.errors import LayoutError
 from protocol.layouts.kernel import LARGEST_RUN_COUNT, parse_physical_memory_descriptor
 
 from .kdbg import find_kdbg
-from .modules import find_modules, find_unloaded_modules
+from .modules import find_modules, find_unloaded_modules, listed_modules
 from .notes import Notes, try_read, try_read_pointer
 from .processes import links_offset_of
 from .processors import find_processors
@@ -44,8 +44,10 @@ async def discover(source: Source, report: Callable[[Finding], None] | None = No
     root = await _directory_table_base(source, architecture, kdbg, processors, notes)
     runs = await _memory_runs(source, kdbg, notes)
     code, parameters = await _bug_check(source, kdbg, notes)
-    modules = await find_modules(source, version, kdbg, notes)
-    unloaded = await find_unloaded_modules(source, kdbg, notes)
+    listed = listed_modules(source, notes)
+    if listed is None:
+        listed = await find_modules(source, version, kdbg, notes), await find_unloaded_modules(source, kdbg, notes)
+    modules, unloaded = listed
     if source.physical is None:
         notes.missing("physical memory", "the target refuses physical reads; only what is mapped can be read")
     return Target(

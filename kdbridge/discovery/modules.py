@@ -10,11 +10,23 @@ from protocol.structure import Structure
 
 from .notes import Notes, read_string, try_read, try_read_pointer
 
-__all__ = ["find_modules", "find_unloaded_modules"]
+__all__ = ["find_modules", "find_unloaded_modules", "listed_modules"]
 
 _MOST_MODULES = 4096
 _STAMPS_IN_LIST = 0x360
 """A KDBG of this size (Windows 8) or longer: TimeDateStamp lies in the list entry; before, in the PE header."""
+
+
+_Listed = tuple[tuple[Module, ...], tuple[UnloadedModule, ...]]
+
+
+def listed_modules(source: Source, notes: Notes) -> _Listed | None:
+    """Loaded and unloaded images of a file that has lists of its own (a small dump); None of everything else."""
+    listed: _Listed | None = getattr(source, "listed", None)
+    if listed is not None:
+        notes.found("modules", f"{len(listed[0])}, by the file's own list")
+        notes.found("unloaded modules", f"{len(listed[1])}, by the file's own list")
+    return listed
 
 
 async def find_modules(source: Source, version: GetVersion64, kdbg: Kdbg | None, notes: Notes) -> tuple[Module, ...]:

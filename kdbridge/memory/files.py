@@ -13,6 +13,7 @@ from kdbridge.errors import DumpError, FileError, MemoryFault, TargetRefusedErro
 from kdbridge.log_blob import LOG_BLOB, inferred_of, parse_log
 from kdbridge.positioned import read_at
 from kdbridge.source import PageRead, StopEvent, VirtualMemory, require_architecture
+from kdbridge.target import Module, UnloadedModule
 from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRun, PageRuns, PhysicalAddress
 from protocol.arch import Architecture
 from protocol.dumpfile.complete import UNREADABLE_PAGE
@@ -23,6 +24,7 @@ from protocol.errors import DumpFormatError, LayoutError
 from protocol.layouts.version import GetVersion64
 from protocol.structure import Structure
 
+from .triage import SmallDump
 from .virtual import PagedVirtualMemory
 
 __all__ = ["DumpFile", "FileMemory", "RawImage"]
@@ -86,7 +88,7 @@ class _File:
 
 
 class DumpFile:
-    """A kernel dump of any type that holds pages, as a Source. Close it when done."""
+    """A kernel dump of any type, as a Source. Close it when done. A small dump has no pages, but pieces."""
 
     def __init__(self, path: Path) -> None:
         """Raises FileError when it cannot be read, DumpError when it is no dump that pages can be found in."""
@@ -94,6 +96,8 @@ class DumpFile:
         self._file = _File(path)
         try:
             self.layout: DumpLayout = parse_layout(self._file.read, self._file.size)
+            header, size = self.layout.header, self._file.size
+            self.small = SmallDump(self._file.read, header, size) if self.layout.is_triage else None
         except DumpFormatError as error:
             self._file.close()
             raise DumpError(f"{path} is not a dump that can be read: {error}") from None
@@ -191,9 +195,9 @@ class DumpFile:
         return str(self.path)
 
     @property
-    def physical(self) -> FileMemory:
-        """Its pages."""
-        return self._physical
+    def physical(self) -> FileMemory | None:
+        """Its pages; None in a small dump."""
+        return None if self.small is not None else self._physical
 
     @property
     def architecture(self) -> Architecture:
@@ -202,8 +206,15 @@ class DumpFile:
 
     @cached_property
     def virtual(self) -> VirtualMemory:
-        """Through the page tables that its header names."""
+        """Through the page tables that its header names; in a small dump, its pieces."""
+        if self.small is not None:
+            return self.small.memory
         return PagedVirtualMemory(self._physical, self.architecture.paging, self.layout.header.directory_table_base)
+
+    @property
+    def listed(self) -> tuple[tuple[Module, ...], tuple[UnloadedModule, ...]] | None:
+        """Loaded and unloaded images, where the file has lists of its own; None where they are in memory."""
+        return None if self.small is None else (self.small.modules, self.small.unloaded_modules)
 
     @property
     def stop(self) -> StopEvent | None:

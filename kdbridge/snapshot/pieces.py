@@ -91,6 +91,11 @@ class VirtualPieces:
     def _reader(self, at: int) -> Callable[[int, int], bytes]:
         return lambda offset, size: self._read_file(size, at + offset)
 
+    @property
+    def size(self) -> int:
+        """Bytes of all pieces."""
+        return sum(size for _, size, _ in self._index)
+
     def __len__(self) -> int:
         return len(self._index)
 

@@ -378,9 +378,14 @@ class Snapshot:
         return str(self.path)
 
     @property
-    def physical(self) -> SnapshotMemory:
-        """The pages that were read."""
-        return self._physical
+    def physical(self) -> SnapshotMemory | None:
+        """The pages that were read; None where memory was read by virtual address."""
+        return None if len(self._pieces) else self._physical
+
+    @property
+    def pieces(self) -> tuple[int, int]:
+        """How many pieces were read by virtual address, and their bytes."""
+        return len(self._pieces), self._pieces.size
 
     @property
     def blocks(self) -> BlockMemory:
