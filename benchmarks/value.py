@@ -14,13 +14,13 @@ import trio.testing
 
 from kdbridge.budget import Budget
 from kdbridge.dump import DumpKind, render
-from kdbridge.errors import KdError
 from kdbridge.opening import open_target
 from kdbridge.plan import Plan, PlannedPages, kernel_plan
 from kdbridge.snapshot import Snapshot
 from kdbridge.source import Source
 from kdbridge.target import Target
 from kdbridge.transports.sim import SimTransport, open_sim
+from protocol.errors import KdError
 from simulator.kernel import SimulatedKernel
 from tests.referee import Kdexec, RefereeError, Transcript, parse
 
@@ -68,7 +68,11 @@ def _seen(kdexec: Kdexec, path: Path | None, kernel: SimulatedKernel) -> set[str
     processors = kernel.processors
     head = kernel.symbols["PsActiveProcessHead"]
     words = [".bugcheck", "lm", f"dl {head:x} 10 2"]
-    words += [command for one in processors for command in (f"~{one.number}s", f"r;.echo {one.number}", f"k;.echo {one.number}")]
+    words += [
+        command
+        for one in processors
+        for command in (f"~{one.number}s", f"r;.echo {one.number}", f"k;.echo {one.number}")
+    ]
     try:
         answers = parse(kdexec("-z", path, *words))
     except RefereeError:
@@ -106,7 +110,9 @@ def _right_registers(answers: Transcript, number: int, rip: int) -> bool:
 
 def _right_stack(answers: Transcript, number: int, returns: list[int]) -> bool:
     """Whether every return address of the true call chain is in what `k` prints, in order."""
-    rows = re.findall(r"^[0-9a-f]{8}`[0-9a-f]{8} ([0-9a-f]{8}`[0-9a-f]{8})", _text(answers, f"k;.echo {number}"), re.MULTILINE)
+    rows = re.findall(
+        r"^[0-9a-f]{8}`[0-9a-f]{8} ([0-9a-f]{8}`[0-9a-f]{8})", _text(answers, f"k;.echo {number}"), re.MULTILINE
+    )
     shown = [int(row.replace("`", ""), 16) for row in rows]
     wanted = [address for address in returns if address]
     return shown[: len(wanted)] == wanted
@@ -132,7 +138,10 @@ def value() -> None:
             seen = [_seen(kdexec, path, kernel) for path in files]
         for moment, items in zip(moments, seen, strict=True):
             lacking = ", ".join(item for item in ITEMS if item not in items) or "nothing"
-            print(f"value, {name}: {moment >> 10:6} KiB read: {len(items)} of {len(ITEMS)}; lacking: {lacking}", flush=True)
+            print(
+                f"value, {name}: {moment >> 10:6} KiB read: {len(items)} of {len(ITEMS)}; lacking: {lacking}",
+                flush=True,
+            )
         curves.append(Curve(name, [(moment, len(items)) for moment, items in zip(moments, seen, strict=True)]))
     _PICTURE.write_text(draw(curves, len(ITEMS), "bytes read", "of six things, how many WinDbg's engine shows"))
     print(f"value curve drawn into {_PICTURE}", flush=True)

@@ -14,6 +14,7 @@ from protocol.layouts.version import GetVersion64
 from protocol.structure import Structure
 
 from .budget import Budget
+from .double_reading import DoubleReading
 from .errors import MemoryFault
 from .memory.virtual import PagedVirtualMemory
 from .plan import Plan, PlannedPages, Stage, VirtualRange
@@ -22,10 +23,10 @@ from .rereading import Unread, reread
 from .snapshot import PageState, Snapshot
 from .source import PageRead, PhysicalMemory, Source, StopEvent, VirtualMemory
 
-__all__ = ["Acquired", "Inference", "KeepingMemory", "KeepingSource", "acquire"]
+__all__ = ["Acquired", "Inference", "KeepingMemory", "KeepingSource", "KeepingVirtualMemory", "acquire"]
 
-_CHECKPOINT = 1.0
-"""Seconds between two checkpoints: what a killed process loses at most."""
+_CHECKPOINT = 0.5
+"""Seconds between two checkpoints. Each is durable when the next begins: a killed process loses a second at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +102,15 @@ class KeepingMemory:
 
     def _keep(self, read: PageRead) -> None:
         self._snapshot.put(read.pfn, read.data)
+        self._went_on()
+
+    def _went_on(self) -> None:
         self._budget.use(PAGE_SIZE)
         now = trio.current_time()
         self._meter.tell(now)
         if now >= self._next_checkpoint:
-            self._snapshot.checkpoint()
+            self._snapshot.settle()
+            self._snapshot.checkpoint_soon()
             self._next_checkpoint = trio.current_time() + _CHECKPOINT
 
     async def read_again(self, runs: PageRuns) -> Unread:
@@ -121,6 +126,18 @@ class KeepingMemory:
         for line in unread.lines():
             self._snapshot.log(f"unreadable to the end: {line}")
         return unread
+
+    async def compare_earlier(self) -> None:
+        """What was read once before it turned out that once is not enough: a second time, and put right."""
+        if not isinstance(self._physical, DoubleReading):
+            return
+        async with aclosing(self._physical.earlier(self._snapshot.page)) as pages:  # type: ignore[type-var]
+            async for read in pages:
+                self._meter.what = "what was read once before, a second time"
+                if read.data is not None and read.data != self._snapshot.page(read.pfn):
+                    self._snapshot.log(f"page {read.pfn:#x} had come wrong, and was put right")
+                    self._snapshot.correct(read.pfn, read.data)
+                self._went_on()
 
 
 class KeepingVirtualMemory:
@@ -269,6 +286,7 @@ class _Capture:
         self.meter.what = "what failed before, in small pieces"
         if self.memory is not None:
             self.unread = await self.memory.read_again(self.snapshot.coverage.runs(PageState.UNREADABLE))
+            await self.memory.compare_earlier()
 
     async def _bring(self, part: PlannedPages) -> None:
         coverage = self.snapshot.coverage
@@ -294,6 +312,8 @@ class _Capture:
             async with aclosing(self.memory.read_pages(wanted)) as pages:  # type: ignore[type-var]
                 async for _ in pages:
                     pass
+            # At once: a page table that came wrong would mislead the plan.
+            await self.memory.compare_earlier()
         if part.ranges:
             self.snapshot.log(f"plan: {len(part.ranges)} pieces for {part.reason}")
             await self.by_address.bring(part.ranges)

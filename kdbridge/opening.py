@@ -160,8 +160,11 @@ class OpenTarget:
             if physical is None:
                 return await acquire(self, None, snapshot, plan, progress, budget, inference)
             memory = PatientMemory(physical, self.session)
-            sure = DoubleReading(memory, twice or ReadTwice(), self._line_record(), report)
-            acquired = await acquire(self, sure, snapshot, plan, progress, budget, inference)
+            sure = DoubleReading(memory, twice or ReadTwice(), self._line_record(), report, once=snapshot.read_once)
+            try:
+                acquired = await acquire(self, sure, snapshot, plan, progress, budget, inference)
+            finally:
+                snapshot.read_once = sure.once
             return replace(acquired, compared=_compared(sure))
         finally:
             self._snapshot = None

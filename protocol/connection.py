@@ -247,6 +247,9 @@ class KdConnection:
             # one whose reply comes damaged repeats it whatever is asked (1.9): it should come through once, if it can.
             if event.reason not in (Discard.BAD_CHECKSUM, Discard.BAD_TRAILER):
                 self._last_byte = self._byte_before
+            if (question := self._open) is not None and question.request.divisible and self._link.skip_damaged():
+                self._events.append(Discarded(Discard.HOPELESS, HEADER_SIZE, b""))
+                self._fail(question, FailureReason.DAMAGED, now)
 
     def _begin_new_life(self) -> None:
         self.life += 1

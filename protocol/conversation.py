@@ -40,6 +40,7 @@ class FailureReason(enum.Enum):
 
     NOT_ACKNOWLEDGED = "the target did not acknowledge it"
     NO_REPLY = "the target acknowledged it and never answered"
+    DAMAGED = "its answer came damaged again and again; a shorter one may come whole"
     RESTARTED = "the target restarted its side of the line meanwhile"
 
 

@@ -81,11 +81,13 @@ _HEADER_SIZE = HEADER.size
 class FrameReader:
     """Feed it chunks, take frames. Keeps at most one unfinished packet."""
 
-    __slots__ = ("_buffer", "_role")
+    __slots__ = ("_buffer", "_role", "cut")
 
     def __init__(self, role: Role) -> None:
         self._role = role
         self._buffer = bytearray()
+        self.cut: tuple[int, int] | None = None
+        """Type and id of the data packet that was given up last, as its end was missing; None where none had begun."""
 
     def feed(self, chunk: bytes) -> None:
         """Bytes as they came."""
@@ -100,6 +102,9 @@ class FrameReader:
         """Give up the packet that has begun: what is left of the line went quiet, or lost its meaning."""
         if not self._buffer:
             return None
+        self.cut = None
+        if self._buffer.startswith(PACKET_LEADER) and len(self._buffer) >= _HEADER_SIZE:
+            self.cut = HEADER.unpack_from(self._buffer)[1:4:2]
         # The first byte can be no leader any more; what follows it may still hold a whole packet.
         data = bytes(self._buffer[:1])
         del self._buffer[:1]
@@ -143,6 +148,7 @@ class FrameReader:
             return None
         if buffer[end] != TRAILING_BYTE:
             if self._role is Role.HOST:
+                self.cut = (packet_type, packet_id)
                 data = bytes(buffer[:1])
                 del buffer[:1]
                 return Rubbish(Discard.BAD_TRAILER, data)

@@ -7,7 +7,6 @@ each rule stands in the method of its role.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
 from .errors import LocalProtocolError
 from .framing import ControlFrame, DataFrame, FrameReader, HeaderFrame, Rubbish
@@ -24,6 +23,7 @@ from .link import (
     ResendAsked,
     Role,
 )
+from .outstanding import Outstanding
 from .packet import (
     BREAK_IN_BYTE,
     HEADER,
@@ -44,17 +44,6 @@ _MOST_RESENDS = 50
 _LEAST_PAYLOAD = {PacketType.STATE_MANIPULATE: 56, PacketType.DEBUG_IO: 12, PacketType.FILE_IO: 64}
 
 
-@dataclass(slots=True)
-class _Outstanding:
-    packet_type: int
-    payload: bytes
-    tries: int | None
-    """Tries left; None: it is sent for ever."""
-    sent_at: float
-    tries_made: int = 1
-    resends: int = 0
-
-
 class KdcomLink:
     """One end of a KDCOM line. See `link.Link` for the contract."""
 
@@ -65,7 +54,7 @@ class KdcomLink:
         self._resends = Resends(role)
         self._events: deque[LinkEvent] = deque()
         self._outbox: list[bytes] = []
-        self._outstanding: _Outstanding | None = None
+        self._outstanding: Outstanding | None = None
         self._last_byte = float("-inf")
         self._ever_acknowledged = False
         # Host: None until the first packet of the target tells where its counter stands.
@@ -126,7 +115,7 @@ class KdcomLink:
             raise LocalProtocolError("a packet is outstanding: KD is stop-and-wait, one packet at a time")
         if tries is None:
             tries = self.timers.tries if self._ever_acknowledged else self.timers.first_tries
-        self._outstanding = _Outstanding(packet_type, payload, tries or None, now)
+        self._outstanding = Outstanding(packet_type, payload, tries or None, now)
         self._transmit(self._outstanding)
         if self._polled:
             # Waiting for an acknowledge, a target reads all that the UART kept, not one byte a tick.
@@ -155,7 +144,7 @@ class KdcomLink:
         if self._reader.pending or self._break_in:
             due.append(self._last_byte + self.timers.byte)
         if self._outstanding is not None:
-            due.append(self._acknowledge_due(self._outstanding))
+            due.append(self._outstanding.due(self.role, self.timers.acknowledge, self._last_byte))
         return min(due) if due else None
 
     def handle_timeout(self, now: float) -> None:
@@ -171,7 +160,7 @@ class KdcomLink:
             else:
                 self._events.append(ResendAsked())
         waiting = self._outstanding
-        if waiting is not None and now >= self._acknowledge_due(waiting):
+        if waiting is not None and now >= waiting.due(self.role, self.timers.acknowledge, self._last_byte):
             if waiting.tries is not None:
                 waiting.tries -= 1
             if waiting.tries == 0:
@@ -186,6 +175,16 @@ class KdcomLink:
         """What is outstanding did arrive, or nobody acknowledges it."""
         if self._outstanding is not None:
             self._acknowledged()
+
+    def skip_damaged(self) -> bool:
+        """Host: be rid of a reply of which copy after copy came damaged, by acknowledging it. False: there is none."""
+        if not self._resends.hopeless or self._expected is None or self._outstanding is not None:
+            return False
+        self._outbox = [one for one in self._outbox if one != encode_control(PacketType.RESEND)]
+        self._outbox.append(encode_control(PacketType.ACKNOWLEDGE, self._expected))
+        self._expected ^= 1
+        self._resends.settle()
+        return True
 
     def want(self, packet_type: PacketType) -> None:
         """Target: which type of packet is waited for; others are acknowledged and ignored (1.7 step 14)."""
@@ -282,7 +281,9 @@ class KdcomLink:
         flaw = Discard.ECHOED if self._sent and frame.payload == self._sent else frame.flaw
         if flaw is not None:
             self._discard(flaw, frame.payload)
-            self._outbox += [] if flaw is Discard.ECHOED else self._resends.ask(self._last_byte)
+            if flaw is not Discard.ECHOED:
+                self._resends.spoilt((frame.packet_type, frame.packet_id), self._expected)
+                self._outbox += self._resends.ask(self._last_byte)
             return
         self._resends.settle()
         packet_id = frame.packet_id & ~SYNC_PACKET_ID
@@ -354,6 +355,8 @@ class KdcomLink:
 
     def _rubbish(self, rubbish: Rubbish, now: float) -> None:
         self._discard(rubbish.reason, rubbish.data)
+        if rubbish.reason in (Discard.BAD_TRAILER, Discard.TRUNCATED):
+            self._resends.spoilt(self._reader.cut, self._expected)
         if rubbish.reason is Discard.BAD_TRAILER or (
             rubbish.reason is Discard.BAD_SIZE and self.role is Role.TARGET and self._outstanding is None
         ):
@@ -380,31 +383,26 @@ class KdcomLink:
         self._next_to_send = self._next_to_send & ~SYNC_PACKET_ID ^ 1
         self._events.append(PacketAcknowledged())
 
-    def _transmit(self, packet: _Outstanding) -> None:
+    def _transmit(self, packet: Outstanding) -> None:
         # The id is taken anew at each try: a RESET in between changes it (1.8 step 1).
         self._outbox.append(encode_data(packet.packet_type, self._next_to_send, packet.payload))
         if self.role is Role.HOST:
             self._sent = packet.payload
             self._wanted_acknowledge = encode_control(PacketType.ACKNOWLEDGE, self._next_to_send)
 
-    def _again(self, packet: _Outstanding, now: float) -> None:
+    def _again(self, packet: Outstanding, now: float) -> None:
         packet.sent_at = now
         self._transmit(packet)
 
-    def _fail(self, packet: _Outstanding, *, restarted: bool = False) -> None:
+    def _fail(self, packet: Outstanding, *, restarted: bool = False) -> None:
         self._outstanding = None
         self._events.append(PacketFailed(packet.tries_made, restarted))
 
     def _restart_counters(self) -> None:
+        self._resends.forget()
         self._next_to_send = INITIAL_PACKET_ID
         if self._outstanding is not None:
             self._fail(self._outstanding, restarted=True)
-
-    def _acknowledge_due(self, packet: _Outstanding) -> float:
-        # Bytes that still come put it off, but not for ever. A host's second wait is longer than a target's for a
-        # byte: one that is lost in the middle of a packet has to notice that the line is quiet.
-        wait = self.timers.acknowledge * (2 if self.role is Role.HOST and packet.tries_made == 2 else 1)
-        return min(max(packet.sent_at, self._last_byte) + wait, packet.sent_at + 10 * wait)
 
     def _discard(self, reason: Discard, data: bytes) -> None:
         self._events.append(Discarded(reason, len(data), data[:_SAMPLE]))

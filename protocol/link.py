@@ -54,6 +54,7 @@ class Discard(enum.Enum):
     MALFORMED_MESSAGE = "a packet whose message makes no sense"
     ECHOED = "what we had sent, given back by the line"
     STALE_REPLY = "a reply to a question that is no longer open"
+    HOPELESS = "a long reply of which no copy came whole, acknowledged all the same, and asked for in smaller pieces"
     NOT_KDNET = "a datagram that does not begin with MDBG"
     BAD_DATAGRAM = "a datagram of a size or on a channel that KDNET does not have"
     NOT_AUTHENTIC = "a datagram that does not authenticate: another key, or a forgery"
@@ -164,6 +165,10 @@ class Link(Protocol):
 
         A host knows from the reply that the request had arrived (T7); a target's bulk replies are never acknowledged.
         """
+        ...
+
+    def skip_damaged(self) -> bool:
+        """Host: be rid of a reply of which copy after copy came damaged, by acknowledging it. False: there is none."""
         ...
 
     def send_break_in(self, now: float) -> None:

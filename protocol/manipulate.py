@@ -35,6 +35,7 @@ assert _HEADER.size == HEADER_SIZE
 LARGEST_TRANSFER = 3944
 """4000 - 56: more is silently cut by most targets; some answer 4,096 (T35)."""
 
+_LEAST_DIVISIBLE = 256
 _LEAST_FAILURE = 12
 """A stub's refusal may be this short: api, processor, status (T55)."""
 
@@ -116,6 +117,9 @@ def api_name(api: int) -> str:
         return "".join(part.capitalize() for part in ApiNumber(api).name.split("_"))
     except ValueError:
         return f"api {api:#x}"
+
+
+_READS = frozenset({ApiNumber.READ_VIRTUAL_MEMORY, ApiNumber.READ_PHYSICAL_MEMORY})
 
 
 class UnionLayout:
@@ -234,6 +238,21 @@ class Manipulate(NamedTuple):
         """The union's fields; none for an API nobody documented."""
         layout = UNIONS.get(self.api)
         return layout.decode(self.union) if layout else {}
+
+    @property
+    def memory_wanted(self) -> int:
+        """Bytes of memory that this request asks for; 0: it asks for something else."""
+        return int.from_bytes(self.union[8:12], "little") if self.api in _READS else 0
+
+    @property
+    def divisible(self) -> bool:
+        """It asks for so much memory that, where no answer comes whole, one to less of it may."""
+        return self.memory_wanted >= _LEAST_DIVISIBLE
+
+    def less(self, size: int) -> Manipulate:
+        """The same read for so many bytes, or half of what it asks for if that is less."""
+        count = min(size, self.memory_wanted // 2)
+        return self._replace(union=self.union[:8] + count.to_bytes(4, "little") + self.union[12:])
 
     def encode(self) -> bytes:
         """The payload of the packet."""

@@ -12,6 +12,7 @@ import trio
 from .errors import SimulationError
 from .faults import parse_line_faults
 from .net import parse_faults
+from .options import LAYOUTS
 from .scenarios import SCENARIOS, ScenarioOptions, start
 from .serve import run
 from .serve_net import parse_net, run_net
@@ -53,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--processors", type=int, metavar="N")
     parser.add_argument("--memory", type=_size, metavar="SIZE", help="such as 256M or 64G")
     parser.add_argument("--content", type=_size, metavar="SIZE", help="how much of it is filled with data")
+    parser.add_argument("--layout", choices=LAYOUTS, default="desktop", help="a server has sessions, a PFN database, …")
     parser.add_argument("--baud", type=_baud, metavar="N", help="speed of the line; default: as fast as it goes")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="one seed is one machine (default: 1)")
     parser.add_argument(
@@ -70,7 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     asked = parser.parse_args(arguments)
     options = ScenarioOptions(
-        processors=asked.processors, memory_size=asked.memory, seed=asked.seed, content_size=asked.content
+        processors=asked.processors,
+        memory_size=asked.memory,
+        seed=asked.seed,
+        content_size=asked.content,
+        layout=asked.layout,
     )
 
     def tell(url: str) -> None:

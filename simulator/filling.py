@@ -12,7 +12,7 @@ from .image import PageBacking
 from .paging import GIB, MIB2, PteFlag
 from .space import KernelSpace
 
-__all__ = ["choose_unreadable", "device_memory", "fill", "lay_odd_entries", "map_devices"]
+__all__ = ["choose_unreadable", "device_memory", "fill", "fill_unmapped", "lay_odd_entries", "map_devices"]
 
 _LAPIC, _IOAPIC = 0xFEE00, 0xFEC00
 _FRAME_BUFFER = PageRun(0xC0000, 0x800)
@@ -36,6 +36,7 @@ def map_devices(space: KernelSpace, *, gigabyte_page: bool) -> None:
             tables.map(base + MIB2 + number * MIB2, physical, MIB2, uncached)
     # Low memory as the HAL keeps it: one large page over RAM, VGA memory and ROM.
     tables.map(base + 0x10000000, 0, MIB2)
+    space.covered |= PageRuns([PageRun(0, 512)])
     if gigabyte_page:
         start = next(
             (
@@ -48,6 +49,7 @@ def map_devices(space: KernelSpace, *, gigabyte_page: bool) -> None:
         if start is None:
             raise SimulationError("no run of memory holds a whole aligned 1 GiB page")
         tables.map(space.addresses.large_pool, start << PAGE_SHIFT, GIB)
+        space.covered |= PageRuns([PageRun(start, GIB >> PAGE_SHIFT)])
 
 
 def fill(space: KernelSpace, size: int, seed: int) -> PageRuns:
@@ -74,7 +76,15 @@ def fill(space: KernelSpace, size: int, seed: int) -> PageRuns:
         runs.append(PageRun(pfn, 1))
         if number % 2:
             space.tables.map(cache + number * PAGE_SIZE, pfn << PAGE_SHIFT)
-    content = PageRuns(runs)
+    return _back(space, PageRuns(runs), seed)
+
+
+def fill_unmapped(space: KernelSpace, count: int, seed: int) -> PageRuns:
+    """Data in so many pages here and there that nobody maps."""
+    return _back(space, PageRuns.from_pages(space.frames.allocate() for _ in range(count)), seed)
+
+
+def _back(space: KernelSpace, content: PageRuns, seed: int) -> PageRuns:
     prefix = f"content {seed} ".encode()
 
     def make_page(pfn: int) -> bytes:

@@ -16,19 +16,27 @@ from protocol.structure import Structure
 
 from .debugger_data import build_debugger_data
 from .errors import SimulationError
-from .filling import choose_unreadable, device_memory, fill, lay_odd_entries, map_devices
+from .filling import choose_unreadable, device_memory, fill, fill_unmapped, lay_odd_entries, map_devices
+from .frame_states import FrameStates
 from .frames import FrameAllocator, believable_runs
 from .image import MemoryImage
 from .lineup import lay_processors
 from .loader import SimulatedModule, UnloadedModule, lay_module_list, lay_unloaded_modules, load_images
 from .options import BugCheck, KernelOptions, StopKind
 from .paging import GIB, PageTables, PteFlag, read_virtual
-from .processes import SimulatedProcess, build_process
+from .patches import ImageFiles, patch_modules
+from .pfn_database import PfnArray
+from .processes import PROCESS_NAMES, SimulatedProcess, SimulatedThread, build_process, map_large_user_page
 from .processors import SimulatedProcessor
 from .profile import KernelProfile, kdbg_size_for, profile_for
+from .sessions import lay_private_memory, lay_session, private_slots
+from .shadow import ShadowTables
 from .shared_data import SharedData, encode_shared_data
 from .space import SHARED_DATA_ADDRESS, KernelSpace, plan_addresses
+from .stacks import LoadedImages
+from .transition import lay_transition
 from .variables import lay_variables, link_debugger_data
+from .waiting import build_waiting_thread, link_threads
 
 __all__ = [
     "BugCheck",
@@ -37,6 +45,7 @@ __all__ = [
     "SimulatedModule",
     "SimulatedProcess",
     "SimulatedProcessor",
+    "SimulatedThread",
     "StopKind",
     "UnloadedModule",
     "build_kernel",
@@ -46,6 +55,17 @@ _SYSTEM_ROOT_PAGE = 0x1AA
 """System's PML4: where boot loaders put it, and the first place where memory forensics looks."""
 
 _USUAL_CONTENT = 4 << 20
+_LAB = 3
+"""The process whose threads call drivers, by its place in the list."""
+
+_SHADOW = 1 << 36
+"""The tables of KVA shadow lie so far into the system PTEs."""
+
+_ODD = 1 << 38
+""""Pages in transition lie so far into paged pool."""
+
+_WAITING_THREADS = 0x1000
+"""The first id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +101,13 @@ class SimulatedKernel:
     system_time: int
     content: PageRuns
     """Frames filled with data."""
+    idle_process: SimulatedProcess
+    """It is in no list."""
+    threads: tuple[SimulatedThread, ...]
+    """Those that processors run, then those that wait."""
+    image_files: ImageFiles
+    frame_states: FrameStates | None
+    """What is true of each frame, where the machine has a PFN database (even one that tells it to nobody)."""
 
     def read_virtual(self, address: int, size: int, root: int | None = None) -> bytes | None:
         """Memory by virtual address, as System sees it or through another root; None where not all is there."""
@@ -100,10 +127,18 @@ class _Builder:
             raise SimulationError(f"{options.processors} processors: between 1 and 256 are possible")
         if not 0 <= options.stopped_processor < options.processors:
             raise SimulationError(f"there is no processor {options.stopped_processor} to stop on")
+        if not 4 <= options.processes <= 1000 or not 0 <= options.waiting_threads <= 100:
+            raise SimulationError(
+                f"{options.processes} processes with {options.waiting_threads} threads: too few or many"
+            )
         if options.memory_size < 16 << 20:
             raise SimulationError(f"{options.memory_size:#x} bytes of memory: at least 16 MiB are needed")
         self.options = options
         self.profile = profile_for(options.build)
+        if options.kva_shadow and self.profile.eprocess.user_directory_table_base is None:
+            raise SimulationError(f"build {options.build} has no KVA shadow")
+        if options.user_roots_in_registers and not options.kva_shadow:
+            raise SimulationError("without KVA shadow there are no user roots to hold in registers")
         self.rng = random.Random(f"kernel {options.seed}")
         self.kdbg_size = options.kdbg_size or kdbg_size_for(options.build)
         runs = (
@@ -118,30 +153,47 @@ class _Builder:
         addresses = plan_addresses(self.rng, self.profile.randomized, self.profile.unrandomized_kernel)
         self.pte_base = self.tables.map_self(addresses.self_map_slot)
         self.space = KernelSpace(self.image, frames, self.tables, addresses, self.rng)
+        self.more = random.Random(f"more {options.seed}")
+        self.slots = private_slots(addresses, self.more, randomized=self.profile.randomized)
+        self.shadow = ShadowTables(self.space, addresses.system_ptes + _SHADOW) if options.kva_shadow else None
+        # Blocks before anything else, while there are some.
+        self.large_user_block = frames.allocate_block(512, 512) if options.large_user_page else None
+        self.pfn_array = PfnArray(self.space, options.pfn_layout) if options.pfn_database != "none" else None
 
     def build(self) -> SimulatedKernel:
         """All parts, in the order in which they need each other."""
         options, profile, space = self.options, self.profile, self.space
-        loaded = load_images(space, profile)
+        loaded = load_images(space, profile, linked=options.linked_images)
+        if self.pfn_array is not None:
+            self.pfn_array.map_rest()
         symbols = {**loaded.images.symbols(), "ImageBase": space.addresses.kernel}
         modules = lay_module_list(space, loaded, symbols["PsLoadedModuleList"])
         unloaded = lay_unloaded_modules(space, symbols, options.system_time - options.uptime)
         shared, shared_physical = self._lay_shared_data()
         processes, idle = self._lay_processes(shared_physical, symbols["PsActiveProcessHead"])
-        processors, stopped = lay_processors(
+        processors, stopped, threads = lay_processors(
             space,
             options,
             profile,
             self.kdbg_size,
             loaded.images,
             symbols,
-            {"idle": idle, "system": processes[0], "user": processes[-1]},
+            {"idle": idle, "system": processes[0], "user": processes[_LAB]},
         )
+        threads += self._lay_waiting_threads(loaded.images, [*processes, idle], threads)
         bug_check = stopped.bug_check or (0, 0, 0, 0, 0)
         space.write_qwords(symbols["KiBugCheckData"], *bug_check)
         version = _version(options.build, profile, symbols)
         build_lab = f"{options.build}.{profile.build_lab.partition('.')[2]}"
-        key = lay_variables(space, symbols, version, bug_check, build_lab, encoded=options.encoded_kdbg)
+        key = lay_variables(
+            space,
+            symbols,
+            version,
+            bug_check,
+            build_lab,
+            encoded=options.encoded_kdbg,
+            database=self.pfn_array is not None,
+        )
         block = symbols["KdDebuggerDataBlock"]
         data = build_debugger_data(
             profile,
@@ -160,10 +212,17 @@ class _Builder:
             size = min(_USUAL_CONTENT, (self.image.runs.page_count << PAGE_SHIFT) // 16)
         content = fill(space, size, options.seed)
         lay_odd_entries(space, content)
+        if options.unmapped_pages:
+            content |= fill_unmapped(space, options.unmapped_pages, options.seed)
+        self._lay_private_memory(processes)
+        if self.shadow is not None:
+            self.shadow.fill(processes, processors, symbols)
         for process in processes:
             if process.tables is not self.tables:
-                self.tables.share_kernel_half(process.tables)
+                self.tables.share_kernel_half(process.tables, self.slots)
+        files = patch_modules(space, loaded, options)
         self.image.unreadable |= choose_unreadable(self.rng, content, options.unreadable_pages)
+        states = self._fill_pfn_database(processes, content)
         return SimulatedKernel(
             options=options,
             profile=profile,
@@ -189,6 +248,10 @@ class _Builder:
             shared_data=shared,
             system_time=shared.system_time,
             content=content,
+            idle_process=idle,
+            threads=tuple(threads),
+            image_files=files,
+            frame_states=states,
         )
 
     def _lay_shared_data(self) -> tuple[SharedData, int]:
@@ -210,22 +273,82 @@ class _Builder:
         return shared, physical
 
     def _lay_processes(self, shared: int, head: int) -> tuple[list[SimulatedProcess], SimulatedProcess]:
-        """System, smss and two user processes, which are in the list; and Idle, which is not."""
+        """System and user processes, smss first, which are in the list; and Idle, which is not."""
         space, profile = self.space, self.profile
         system = build_process(space, profile, "System", 4, 0, self.tables, None)
         idle = build_process(space, profile, "Idle", 0, 0, self.tables, None)
         processes = [system]
-        for name, process_id, parent in (
-            ("smss.exe", 0x14C, 4),
-            ("csrss.exe", 0x1D8, 0x14C),
-            ("lab.exe", 0xA2C, 0x1D8),
-        ):
+        for number in range(self.options.processes - 1):
+            name, session = PROCESS_NAMES[min(number, len(PROCESS_NAMES) - 2 + number % 2)]
             tables = PageTables(self.image, space.frames.allocate)
             tables.map_self(space.addresses.self_map_slot)
-            processes.append(build_process(space, profile, name, process_id, parent, tables, shared))
+            process = build_process(
+                space,
+                profile,
+                name,
+                *self._process_ids(number),
+                tables,
+                shared,
+                session=session if self.options.sessions else None,
+                user_root=self.shadow.new_root() if self.shadow is not None else 0,
+            )
+            processes.append(process)
+        if self.large_user_block is not None:
+            map_large_user_page(space, processes[_LAB], self.large_user_block)
         links = profile.eprocess.active_process_links
         space.link_list(head, [part.address + links for part in processes])
         return processes, idle
+
+    @staticmethod
+    def _process_ids(number: int) -> tuple[int, int]:
+        """Id and parent's id of a user process."""
+        first = ((0x14C, 4), (0x1D8, 0x14C), (0xA2C, 0x1D8))
+        return first[number] if number < len(first) else (0xB00 + 0x1C * number, 0x14C)
+
+    def _lay_waiting_threads(
+        self, images: LoadedImages, processes: list[SimulatedProcess], running: list[SimulatedThread]
+    ) -> list[SimulatedThread]:
+        """Threads that wait, in every process but Idle, the last; and the lists of all."""
+        if not self.options.waiting_threads:
+            return []
+        waiting: list[SimulatedThread] = []
+        for process in processes[:-1]:
+            for _ in range(self.options.waiting_threads):
+                thread_id = _WAITING_THREADS + 4 * len(waiting)
+                waiting.append(build_waiting_thread(self.space, self.profile, images, process, thread_id, self.more))
+        link_threads(self.space, self.profile, processes, [*running, *waiting])
+        return waiting
+
+    def _lay_private_memory(self, processes: list[SimulatedProcess]) -> None:
+        """Sessions, what each process has for itself, and pages in transition everywhere."""
+        space, options, more = self.space, self.options, self.more
+        session_slot, private_slot = self.slots
+        count = options.transition_pages
+        if options.sessions:
+            for number in (0, 1):
+                members = [process for process in processes if process.session == number]
+                lay_session(space, self.profile, number, session_slot, members, count, more)
+        if options.private_kernel_memory:
+            lay_private_memory(space, private_slot, processes, count, more)
+        lay_transition(space, self.tables, space.addresses.paged_pool + _ODD, count, more)
+        for process in processes[1:]:
+            lay_transition(space, process.tables, (process.teb & -(1 << 32)) + (1 << 30), count, more)
+
+    def _fill_pfn_database(self, processes: list[SimulatedProcess], content: PageRuns) -> FrameStates | None:
+        """The truth about all frames, and the array that tells it or does not."""
+        if self.pfn_array is None:
+            return None
+        states = FrameStates(self.image, self.pte_base, self.options.seed)
+        for process in processes:
+            states.walk(process.directory_table_base)
+            if process.user_directory_table_base:
+                states.walk(process.user_directory_table_base)
+        states.finish(content, self.space.paged.base + (_ODD >> 1), self.more)
+        if self.options.pfn_database == "true":
+            self.pfn_array.fill(states)
+        else:
+            self.pfn_array.scramble(self.options.seed)
+        return states
 
 
 def _version(build: int, profile: KernelProfile, symbols: dict[str, int]) -> GetVersion64:

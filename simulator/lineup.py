@@ -27,13 +27,15 @@ def lay_processors(
     images: LoadedImages,
     symbols: Mapping[str, int],
     owner: Mapping[ThreadKind, SimulatedProcess],
-) -> tuple[list[SimulatedProcessor], Standing]:
-    """Every processor with its threads, and what the stopped one stands in. `owner` names a process for each kind."""
+) -> tuple[list[SimulatedProcessor], Standing, list[SimulatedThread]]:
+    """Every processor, what the stopped one stands in, and all threads. `owner` names a process for each kind."""
     processors: list[SimulatedProcessor] = []
+    threads: list[SimulatedThread] = []
     stopped: Standing | None = None
     pool = tuple(space.nonpaged.base + 0x40 * number for number in range(64))
     for number in range(options.processors):
         idle_thread = build_thread(space, profile, owner["idle"], 0, number)
+        threads.append(idle_thread)
         interrupt_stack, _ = space.allocate_stack()
         tables = build_descriptor_tables(space, images, interrupt_stack)
 
@@ -42,7 +44,8 @@ def lay_processors(
         ) -> SimulatedThread:
             if kind == "idle":
                 return idle_thread
-            return build_thread(space, profile, owner[kind], 0x40 + 4 * number, number)
+            threads.append(build_thread(space, profile, owner[kind], 0x40 + 4 * number, number))
+            return threads[-1]
 
         standing = make_chain(
             images,
@@ -68,9 +71,10 @@ def lay_processors(
             # Processor 1's lies across a page boundary, as pool blocks do.
             offset = PAGE_SIZE - 0x200 if number == 1 else 0
             context_address = space.nonpaged.allocate(AMD64.context.size, b"Xsav", PAGE_SIZE if offset else 64, offset)
-        specials = special_values(
-            pcr, tables, thread.process.directory_table_base, images, standing.level, thread.process.teb
-        )
+        root = thread.process.directory_table_base
+        if options.user_roots_in_registers and standing.from_user and number != options.stopped_processor:
+            root = thread.process.user_directory_table_base
+        specials = special_values(pcr, tables, root, images, standing.level, thread.process.teb)
         if standing.fault_address:
             specials["cr2"] = standing.fault_address
         lay_processor(
@@ -98,4 +102,4 @@ def lay_processors(
         )
     if stopped is None:
         raise SimulationError(f"processor {options.stopped_processor} never stopped")
-    return processors, stopped
+    return processors, stopped, threads

@@ -62,13 +62,13 @@ class LoadedModules:
     plans: dict[str, tuple[ImagePlan, int]]
 
 
-def load_images(space: KernelSpace, profile: KernelProfile) -> LoadedModules:
-    """Lay out, link and map the kernel and its drivers."""
+def load_images(space: KernelSpace, profile: KernelProfile, *, linked: bool = False) -> LoadedModules:
+    """Lay out, link and map the kernel and its drivers. `linked`: with all that a linker makes (see ImageSpec)."""
     large = space.large_pages and space.addresses.kernel % MIB2 == 0
     variables = kernel_variables(profile, profile.prcb.size + PCR_PRCB)
     specs = [
-        kernel_spec(profile, variables, large=large),
-        *driver_specs(profile, small=not space.large_pages),
+        kernel_spec(profile, variables, large=large, linked=linked),
+        *driver_specs(profile, small=not space.large_pages, linked=linked),
     ]
     images: dict[str, tuple[ImagePlan, int]] = {}
     next_base = space.addresses.drivers

@@ -185,7 +185,9 @@ def _stamp(name: str, build: int) -> tuple[int, int]:
     return 0x45000000 + word % 0x20000000, 0x10000 + int.from_bytes(digest[4:8], "little") % 0xA00000
 
 
-def kernel_spec(profile: KernelProfile, variables: tuple[Variable, ...], *, large: bool) -> ImageSpec:
+def kernel_spec(
+    profile: KernelProfile, variables: tuple[Variable, ...], *, large: bool, linked: bool = False
+) -> ImageSpec:
     """ntoskrnl with these variables in its data section; a large one is padded to whole 2 MiB pages."""
     time_date_stamp, check_sum = _stamp("nt", profile.build)
     path = r"\SystemRoot\system32\ntoskrnl.exe"
@@ -202,10 +204,11 @@ def kernel_spec(profile: KernelProfile, variables: tuple[Variable, ...], *, larg
         time_date_stamp=time_date_stamp,
         check_sum=check_sum,
         least_size=0x800000 if large else 0,
+        linked=linked,
     )
 
 
-def driver_specs(profile: KernelProfile, *, small: bool) -> list[ImageSpec]:
+def driver_specs(profile: KernelProfile, *, small: bool, linked: bool = False) -> list[ImageSpec]:
     """Everything else that is loaded, in load order. A machine with little memory has drivers without padding."""
     specs: list[ImageSpec] = []
     for name, file_name, path, functions, size in _DRIVERS:
@@ -222,6 +225,7 @@ def driver_specs(profile: KernelProfile, *, small: bool) -> list[ImageSpec]:
                 time_date_stamp=time_date_stamp,
                 check_sum=check_sum,
                 least_size=6 * PAGE_SIZE if small else size,
+                linked=linked,
             )
         )
     return specs

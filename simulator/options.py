@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from protocol.address import PageRuns
 
-__all__ = ["BugCheck", "KernelOptions", "StopKind"]
+from .pfn_layout import WINDOWS_10_PFN, PfnLayout
+
+__all__ = ["LAYOUTS", "BugCheck", "KernelOptions", "Layout", "PfnKind", "StopKind", "as_layout"]
 
 StopKind = Literal["bugcheck-first", "bugcheck-final", "breakpoint", "running"]
 """Where the machine stands: a bug check's first or last break (status 3, 4), an int3 in a driver, or a break-in."""
+
+PfnKind = Literal["none", "true", "scrambled"]
+"""What lies at MmPfnDatabase: an empty page, a record for each frame, or as many bytes without any sense."""
+
+Layout = Literal["desktop", "server"]
+"""How much there is beside what a crash needs; a server has everything that kernel and active dumps are about."""
+
+_WITHOUT_SHADOW = 3790
+
+LAYOUTS: tuple[Layout, ...] = ("desktop", "server")
+"""All of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +65,48 @@ class KernelOptions:
     """FILETIME, UTC: 2024-03-11 05:20:13."""
     uptime: int = 3 * 3600 * 10_000_000 + 4_230_000_000
     """100 ns units since boot."""
+    processes: int = 4
+    """In the list of processes, System among them."""
+    waiting_threads: int = 0
+    """So many in each process. With any, all threads are in the lists of their processes."""
+    sessions: bool = False
+    """Sessions 0 and 1 have kernel memory that only their own processes see."""
+    private_kernel_memory: bool = False
+    """Each process has a PML4 slot of the kernel half for itself, as hyperspace was."""
+    kva_shadow: bool = False
+    """Each user process has a second root, which maps next to nothing of the kernel."""
+    user_roots_in_registers: bool = False
+    """Processors that came from user mode hold that second root in CR3; not the one that stopped."""
+    transition_pages: int = 0
+    """So many pages of the kernel, of each session and of each process are in memory, but not valid in the tables."""
+    unmapped_pages: int = 0
+    """So many more pages with data that no table leads to: the cache of files, what was freed."""
+    large_user_page: bool = False
+    """lab.exe has a 2 MiB page, where memory has one left."""
+    pfn_database: PfnKind = "none"
+    pfn_layout: PfnLayout = WINDOWS_10_PFN
+    linked_images: bool = False
+    """Images hold absolute pointers, relocations, and sections that are packed in their files."""
+    patched_modules: int = 0
+    """So many modules differ by a byte from their files, in memory that is not written to."""
+    mismatched_images: int = 0
+    """So many modules' files are those of another build."""
+
+
+def as_layout(options: KernelOptions, layout: Layout) -> KernelOptions:
+    """The same machine with all that this layout has."""
+    if layout == "desktop":
+        return options
+    return replace(
+        options,
+        processes=12,
+        waiting_threads=2,
+        sessions=True,
+        private_kernel_memory=True,
+        kva_shadow=options.build > _WITHOUT_SHADOW,
+        transition_pages=4,
+        unmapped_pages=256,
+        large_user_page=True,
+        pfn_database="true",
+        linked_images=True,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from protocol.address import PAGE_SHIFT, PAGE_SIZE
@@ -12,7 +12,18 @@ from protocol.address import PAGE_SHIFT, PAGE_SIZE
 from .errors import SimulationError
 from .image import MemoryImage
 
-__all__ = ["GIB", "KERNEL_SLOTS", "MIB2", "PAGE_SIZES", "Mapping", "PageTables", "PteFlag", "read_virtual", "translate"]
+__all__ = [
+    "GIB",
+    "KERNEL_SLOTS",
+    "MIB2",
+    "PAGE_SIZES",
+    "USER_SLOTS",
+    "Mapping",
+    "PageTables",
+    "PteFlag",
+    "read_virtual",
+    "translate",
+]
 
 MIB2 = 1 << 21
 GIB = 1 << 30
@@ -20,7 +31,10 @@ PAGE_SIZES = (PAGE_SIZE, MIB2, GIB)
 """What one leaf can map."""
 
 KERNEL_SLOTS = range(256, 512)
-"""PML4 entries of the kernel half, the same in every process but for the self map."""
+"""PML4 entries of the kernel half: the same in every process, but for the self map and what is private."""
+
+USER_SLOTS = range(256)
+"""PML4 entries of the user half."""
 
 _ENTRY = struct.Struct("<Q")
 _TABLE = struct.Struct("<512Q")
@@ -157,11 +171,18 @@ class PageTables:
             table = entry & _FRAME
         self._write_entry(table + (address >> _SHIFTS[level] & 511) * 8, value)
 
-    def share_kernel_half(self, other: PageTables) -> None:
-        """Give `other` this kernel half as it is now: the same tables below, but its own self map."""
-        for slot in KERNEL_SLOTS:
-            if slot not in (self.self_map_slot, other.self_map_slot):
-                other._write_entry(other.root + slot * 8, self._read_entry(self.root + slot * 8))
+    def share_kernel_half(self, other: PageTables, private: Collection[int] = ()) -> None:
+        """Give `other` this kernel half as it is now: the same tables below, but its own self map.
+
+        Slots in `private` stay as they are there.
+        """
+        own = {self.self_map_slot, other.self_map_slot, *private}
+        self.share(other, (slot for slot in KERNEL_SLOTS if slot not in own))
+
+    def share(self, other: PageTables, slots: Iterable[int]) -> None:
+        """Let these PML4 entries of `other` lead to the same tables as they do here."""
+        for slot in slots:
+            other._write_entry(other.root + slot * 8, self._read_entry(self.root + slot * 8))
 
     def translate(self, address: int, root: int | None = None) -> int | None:
         """The physical address behind a virtual one, or None; walks the tables in the image, from any root."""

@@ -5,21 +5,27 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from protocol.address import PAGE_SIZE
 
 from .code import AssembledFunction, Function, assemble
 from .errors import SimulationError
 
-__all__ = ["ImagePlan", "ImageSpec", "Section", "Variable", "plan_image"]
+__all__ = ["PREFERRED_BASE", "ImagePlan", "ImageSpec", "Section", "Variable", "plan_image"]
+
+PREFERRED_BASE = 0x1_C000_0000
+"""Where linkers put drivers: the ImageBase in a file's header, which its absolute pointers are made for."""
 
 _MACHINE = 0x8664
 _HEADER_AT = 0x100
 _CODE, _READ, _WRITE = 0x6800_0020, 0x4800_0040, 0xC800_0040
 _DISCARDABLE = 0x0200_0000
 _EXECUTABLE, _DLL = 0x22, 0x2022
-_EXPORT, _EXCEPTION, _DEBUG, _IAT = 0, 3, 6, 12
+_EXPORT, _EXCEPTION, _RELOCATIONS, _DEBUG, _IAT = 0, 3, 5, 6, 12
+_HEADERS_SIZE, _FILE_ALIGNMENT = 0x400, 0x200
+_ABSOLUTE = 10
+"""IMAGE_REL_BASED_DIR64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,11 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """What goes into an image. `least_size` rounds a small one up to what such a module takes in memory."""
+    """What goes into an image. `least_size` rounds a small one up to what such a module takes in memory.
+
+    One that is `linked` has absolute pointers, relocations for them, and a file whose sections are packed; in the file
+    of one that is not, everything lies where it lies in memory.
+    """
 
     name: str
     file_name: str
@@ -46,6 +56,7 @@ class ImageSpec:
     time_date_stamp: int = 0
     check_sum: int = 0
     least_size: int = 0
+    linked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +67,9 @@ class Section:
     rva: int
     size: int
     characteristics: int
+    raw: int = 0
+    raw_size: int = 0
+    """Where its bytes lie in the file, and how many are there; behind them it is zeros."""
 
     @property
     def discarded(self) -> bool:
@@ -87,6 +101,9 @@ class ImagePlan:
     """RVA and size of .pdata."""
     import_slots: dict[str, int]
     content: bytes
+    """As in the file, unpacked; zeros at its end may be left out."""
+    relocations: tuple[int, ...] = ()
+    """RVAs of absolute pointers, which are made for PREFERRED_BASE."""
 
     @property
     def entry_rva(self) -> int:
@@ -106,17 +123,33 @@ class ImagePlan:
 
     def link(self, base: int, addresses: Mapping[str, int]) -> bytes:
         """The image's bytes at `base`; `addresses` maps "module!function" to where it lies."""
-        data = bytearray(self.content)
-        optional = _HEADER_AT + 24
-        struct.pack_into("<Q", data, optional + 24, base)
+        data = bytearray(self.content.ljust(self.size, b"\0"))
+        self._fix_calls(data)
+        struct.pack_into("<Q", data, _HEADER_AT + 24 + 24, base)
+        for name, slot in self.import_slots.items():
+            struct.pack_into("<Q", data, slot, addresses[name])
+        for rva in self.relocations:
+            struct.pack_into("<Q", data, rva, struct.unpack_from("<Q", data, rva)[0] - PREFERRED_BASE + base)
+        return bytes(data)
+
+    def as_file(self) -> bytes:
+        """The image's file: at no address yet, its imports by ordinal."""
+        data = bytearray(self.content.ljust(self.size, b"\0"))
+        self._fix_calls(data)
+        struct.pack_into("<Q", data, _HEADER_AT + 24 + 24, PREFERRED_BASE)
+        for number, slot in enumerate(self.import_slots.values()):
+            struct.pack_into("<Q", data, slot, 1 << 63 | number + 1)
+        file = bytearray(data[: min(section.raw for section in self.sections)])
+        for section in self.sections:
+            file += bytes(section.raw - len(file)) + data[section.rva : section.rva + section.raw_size]
+        return bytes(file)
+
+    def _fix_calls(self, data: bytearray) -> None:
         for name, assembled in self.functions.items():
             for fixup in assembled.fixups:
                 at = self.rvas[name] + fixup.offset
                 target = self.import_slots[fixup.target] if fixup.imported else self.rvas[fixup.target]
                 struct.pack_into("<i", data, at, target - (at + 4))
-        for name, slot in self.import_slots.items():
-            struct.pack_into("<Q", data, slot, addresses[name])
-        return bytes(data)
 
 
 class _Layout:
@@ -165,6 +198,8 @@ def plan_image(spec: ImageSpec, rng: random.Random) -> ImagePlan:
     rsds = layout.place(b"RSDS" + rng.randbytes(16) + struct.pack("<I", 1) + pdb, 4)
     rsds_size = 24 + len(pdb)
     debug = layout.place(struct.pack("<IIHHIIII", 0, spec.time_date_stamp, 0, 0, 2, rsds_size, rsds, rsds), 4)
+    pointers = list(functions) if spec.linked else []
+    relocations = [layout.place(struct.pack("<Q", PREFERRED_BASE + rvas[name]), 8) for name in pointers]
     exported = sorted(function.name for function in spec.functions if function.exported)
     export, export_size = _exports(layout, spec, exported, rvas)
     layout.end(".rdata", _READ)
@@ -183,30 +218,61 @@ def plan_image(spec: ImageSpec, rng: random.Random) -> ImagePlan:
     layout.begin()
     layout.place(b"\xcc" * 0x600, 16)
     layout.end("PAGE", _CODE)
+    relocation_table = (0, 0)
+    if spec.linked:
+        layout.begin()
+        table = _relocations(relocations)
+        relocation_table = layout.place(table, 4), len(table)
+        layout.end(".reloc", _READ | _DISCARDABLE)
     layout.begin()
     layout.place(b"\xcc" * 0x400, 16)
     # What is left of the image's size: INIT, as long as it takes.
     layout.end("INIT", _CODE | _DISCARDABLE, spec.least_size - len(layout.data))
 
+    sections = _packed(layout) if spec.linked else [replace(s, raw=s.rva, raw_size=s.size) for s in layout.sections]
     plan = ImagePlan(
         spec,
         len(layout.data),
         functions,
         rvas,
-        tuple(layout.sections),
+        tuple(sections),
         (pdata.rva, 12 * len(unwinds)),
         slots,
         b"",
+        tuple(relocations),
     )
     directories = {
         _EXPORT: (export, export_size),
         _EXCEPTION: plan.exception_table,
+        _RELOCATIONS: relocation_table,
         _DEBUG: (debug, 28),
         _IAT: (slots[imports[0]], 8 * len(imports)) if imports else (0, 0),
     }
     headers = _headers(plan, directories)
     layout.data[: len(headers)] = headers
-    return ImagePlan(spec, plan.size, functions, rvas, plan.sections, plan.exception_table, slots, bytes(layout.data))
+    return replace(plan, content=bytes(layout.data))
+
+
+def _relocations(rvas: list[int]) -> bytes:
+    """Base relocation blocks, one for each page that has any."""
+    table = b""
+    for page in sorted({rva & -PAGE_SIZE for rva in rvas}):
+        entries = [_ABSOLUTE << 12 | rva - page for rva in rvas if rva & -PAGE_SIZE == page]
+        entries += [0] * (len(entries) % 2)
+        table += struct.pack(f"<II{len(entries)}H", page, 8 + 2 * len(entries), *entries)
+    return table
+
+
+def _packed(layout: _Layout) -> list[Section]:
+    """The sections one behind the other in the file, without the zeros at their ends."""
+    packed: list[Section] = []
+    raw = _HEADERS_SIZE
+    for section in layout.sections:
+        used = len(bytes(layout.data[section.rva : section.rva + section.size]).rstrip(b"\0"))
+        size = -(-used // _FILE_ALIGNMENT) * _FILE_ALIGNMENT
+        packed.append(replace(section, raw=raw, raw_size=size))
+        raw += size
+    return packed
 
 
 def _exports(layout: _Layout, spec: ImageSpec, names: list[str], rvas: Mapping[str, int]) -> tuple[int, int]:
@@ -240,7 +306,8 @@ def _headers(plan: ImagePlan, directories: Mapping[int, tuple[int, int]]) -> byt
     )
     text = plan.sections[0]
     optional = struct.pack("<HBBIIIII", 0x20B, 14, 20, text.size, plan.size, 0, plan.entry_rva, text.rva)
-    optional += struct.pack("<QIIHHHHHHIIIIHH", 0, PAGE_SIZE, 0x200, 10, 0, 10, 0, 10, 0, 0, plan.size, 0x400,
+    optional += struct.pack("<QIIHHHHHHIIIIHH", 0, PAGE_SIZE, _FILE_ALIGNMENT, 10, 0, 10, 0, 10, 0, 0, plan.size,
+                            _HEADERS_SIZE,
                             spec.check_sum, 1, 0x4160)  # fmt: skip
     optional += struct.pack("<QQQQII", 0x80000, 0x2000, 0x100000, 0x1000, 0, 16)
     for index in range(16):
@@ -251,8 +318,8 @@ def _headers(plan: ImagePlan, directories: Mapping[int, tuple[int, int]]) -> byt
             section.name.encode("ascii"),
             section.size,
             section.rva,
-            section.size,
-            section.rva,
+            section.raw_size,
+            section.raw,
             0,
             0,
             0,

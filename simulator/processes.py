@@ -7,11 +7,35 @@ from dataclasses import dataclass
 
 from protocol.address import PAGE_SHIFT, PAGE_SIZE
 
-from .paging import PageTables, PteFlag
+from .paging import MIB2, PageTables, PteFlag
 from .profile import KernelProfile
 from .space import KernelSpace
+from .stacks import StackFrame
 
-__all__ = ["SimulatedProcess", "SimulatedThread", "build_process", "build_thread", "build_user_memory"]
+__all__ = [
+    "PROCESS_NAMES",
+    "SimulatedProcess",
+    "SimulatedThread",
+    "build_process",
+    "build_thread",
+    "build_user_memory",
+    "map_large_user_page",
+]
+
+PROCESS_NAMES: tuple[tuple[str, int], ...] = (
+    ("smss.exe", 0),
+    ("csrss.exe", 1),
+    ("lab.exe", 1),
+    ("wininit.exe", 0),
+    ("services.exe", 0),
+    ("winlogon.exe", 1),
+    ("lsass.exe", 0),
+    ("explorer.exe", 1),
+    ("svchost.exe", 0),
+    ("notepad.exe", 1),
+    ("svchost.exe", 0),
+)
+"""Processes behind System and their sessions, in the order in which they are made; the last two come ever again."""
 
 _RUNNING = 2
 _USER_PAGE = PteFlag.USER | PteFlag.WRITE | PteFlag.NO_EXECUTE
@@ -32,16 +56,26 @@ class SimulatedProcess:
     image_base: int = 0
     user_stack: int = 0
     """Where rsp stood when a thread of it called the kernel."""
+    session: int | None = None
+    """The session whose kernel memory it sees."""
+    user_directory_table_base: int = 0
+    """Its second root (KVA shadow), 0 for none."""
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedThread:
-    """A thread with its kernel stack; the base lies above."""
+    """A thread with its kernel stack; the base lies above. The last four are told of threads that wait."""
 
     address: int
     process: SimulatedProcess
     stack_base: int
     stack_limit: int
+    thread_id: int = 0
+    teb: int = 0
+    kernel_stack: int = 0
+    """KTHREAD.KernelStack: where rsp stood when another thread took its place; rbp and the return address lie there."""
+    frames: tuple[StackFrame, ...] = ()
+    """The call chain, innermost first, from the caller of what swapped it out."""
 
 
 def build_user_memory(space: KernelSpace, tables: PageTables, shared_data: int) -> tuple[int, int, int, int]:
@@ -69,6 +103,14 @@ def build_user_memory(space: KernelSpace, tables: PageTables, shared_data: int) 
     return peb, teb, image_base, stack_base - 0x200
 
 
+def map_large_user_page(space: KernelSpace, process: SimulatedProcess, block: int) -> None:
+    """2 MiB of user memory in one piece, from frame `block` on, with data at its beginning and end."""
+    address = (process.teb & -(1 << 32)) + (1 << 31)
+    process.tables.map(address, block << PAGE_SHIFT, MIB2, _USER_PAGE)
+    for page in (block, block + 511):
+        space.image.write(page << PAGE_SHIFT, space.rng.randbytes(PAGE_SIZE))
+
+
 def build_process(
     space: KernelSpace,
     profile: KernelProfile,
@@ -77,6 +119,9 @@ def build_process(
     parent_id: int,
     tables: PageTables,
     shared_data: int | None,
+    *,
+    session: int | None = None,
+    user_root: int = 0,
 ) -> SimulatedProcess:
     """An EPROCESS; with `shared_data` (a physical address) also a user half. List links come later."""
     layout = profile.eprocess
@@ -91,7 +136,11 @@ def build_process(
     space.write_qwords(address + layout.peb, peb)
     space.write_qwords(address + layout.parent_cid, parent_id)
     space.write(address + layout.image_file_name, name.encode("ascii")[:14].ljust(15, b"\0"))
-    return SimulatedProcess(address, name, process_id, tables.root, tables, peb, teb, image_base, user_stack)
+    if layout.user_directory_table_base is not None and user_root:
+        space.write_qwords(address + layout.user_directory_table_base, user_root)
+    return SimulatedProcess(
+        address, name, process_id, tables.root, tables, peb, teb, image_base, user_stack, session, user_root
+    )
 
 
 def build_thread(

@@ -18,6 +18,7 @@ from .errors import SimulationError
 from .image import MemoryImage
 from .kernel import BugCheck, KernelOptions, SimulatedKernel, build_kernel
 from .machine import Behaviour, Machine, VirtualProcessor
+from .options import Layout, as_layout
 from .paging import translate
 from .running import executes
 from .target import Activity, Ask, Event, KdTarget, Load, OpenFile, Print, Quiet, Stop
@@ -42,6 +43,7 @@ class ScenarioOptions:
     content_size: int | None = None
     unreadable_pages: int | None = None
     runs: int | None = None
+    layout: Layout = "desktop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +108,8 @@ def start(name: str, options: ScenarioOptions | None = None) -> RunningScenario:
         "unreadable_pages": asked.unreadable_pages,
         "runs": asked.runs,
     }
-    kernel = build_kernel(
-        replace(scenario.kernel, seed=asked.seed, **{k: v for k, v in wishes.items() if v is not None})  # type: ignore[arg-type]
-    )
-
+    wished = {name: value for name, value in wishes.items() if value is not None}
+    kernel = build_kernel(as_layout(replace(scenario.kernel, seed=asked.seed, **wished), asked.layout))  # type: ignore[arg-type]
     target = KdTarget(
         machine_of(kernel, scenario.behaviour),
         KdcomLink(Role.TARGET, LinkTimers(tries=_TARGET_TRIES)),

@@ -43,6 +43,8 @@ class Standing:
     bug_check: tuple[int, int, int, int, int] | None = None
     saved_context: int = 0
     """Where KeBugCheckEx kept the CONTEXT of its caller (0: nowhere)."""
+    from_user: bool = False
+    """An interrupt took it out of user mode."""
 
 
 def make_chain(
@@ -206,7 +208,8 @@ class _Maker:
         self._calls(chain, "nt!KiIpiInterruptSubDispatch", "nt!KiFreezeTargetExecution")
         at = self.images.event_site("nt!KiFreezeTargetExecution")
         chain.stop(at)
-        return Standing(thread, chain, chain.context(at, {}, flags=0x46), self._stale(thread), _HIGH_LEVEL)
+        context = chain.context(at, {}, flags=0x46)
+        return Standing(thread, chain, context, self._stale(thread), _HIGH_LEVEL, from_user=entered)
 
     def _bug_check(
         self,

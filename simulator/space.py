@@ -6,7 +6,7 @@ import random
 import struct
 from dataclasses import dataclass
 
-from protocol.address import PAGE_SHIFT, PAGE_SIZE
+from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRuns
 
 from .errors import SimulationError
 from .frames import FrameAllocator
@@ -123,6 +123,7 @@ class KernelSpace:
     __slots__ = (
         "_stack_next",
         "addresses",
+        "covered",
         "frames",
         "image",
         "large_pages",
@@ -149,6 +150,8 @@ class KernelSpace:
         self.nonpaged = Heap(self, addresses.nonpaged_pool, large=self.large_pages, pool_type=2)
         self.paged = Heap(self, addresses.paged_pool, large=False, pool_type=3)
         self._stack_next = addresses.system_ptes
+        self.covered = PageRuns()
+        """Frames that large pages show whoever owns them: the HAL's view of low memory, a 1 GiB page over RAM."""
 
     def map_fresh(self, address: int, flags: PteFlag = PteFlag.WRITE | PteFlag.NO_EXECUTE) -> int:
         """Map one fresh page there; returns its physical address."""

@@ -22,8 +22,12 @@ def lay_variables(
     build_lab: str,
     *,
     encoded: bool,
+    database: bool = False,
 ) -> KdbgKey | None:
-    """Values of the variables that the KDBG points to; returns the key if the block is to be encoded."""
+    """Values of the variables that the KDBG points to; returns the key if the block is to be encoded.
+
+    Where there is no PFN `database` yet, a page takes its place.
+    """
     runs = space.image.runs
     descriptor = encode_physical_memory_descriptor(list(runs))
     text = f"KDTARGET: Refreshing KD connection\n\n*** Fatal System Error: 0x{bug_check[0]:08x}\n".encode()
@@ -67,7 +71,8 @@ def lay_variables(
     space.write(symbols["NtBuildLab"], build_lab.encode("ascii"))
     space.write(symbols["KdVersionBlock"], version.encode())
     space.write_qwords(symbols["KiInitialPCR"] + 0x108, symbols["KdVersionBlock"])
-    space.map_fresh(space.addresses.pfn_database)
+    if not database:
+        space.map_fresh(space.addresses.pfn_database)
     never, always = space.rng.getrandbits(64), space.rng.getrandbits(64)
     space.write_qwords(symbols["KiWaitNever"], never)
     space.write_qwords(symbols["KiWaitAlways"], always)

@@ -15,6 +15,7 @@ from simulator.errors import SimulationError
 from simulator.faults import parse_line_faults
 from simulator.from_file import machine_of_dump, machine_of_raw
 from simulator.net import parse_faults
+from simulator.options import LAYOUTS, Layout
 from simulator.scenarios import SCENARIOS, ScenarioOptions, start
 from simulator.serve import run as serve_target
 from simulator.serve_net import parse_net, run_net
@@ -42,6 +43,11 @@ _LIST = "\n".join(f"  {scenario.name:18} {scenario.text}" for scenario in SCENAR
 )
 @click.option("--content", metavar="SIZE", help="How much of it is filled with data that is not zero: 200M.")
 @click.option(
+    "--layout", type=click.Choice(LAYOUTS),
+    help="A server has sessions, many processes and threads, a PFN database, KVA shadow: what kernel and active dumps "
+    "are about.  [default: desktop]",
+)  # fmt: skip
+@click.option(
     "--baud", type=click.IntRange(min=50), metavar="N", help="Speed of the line; default: as fast as it goes."
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="One seed is one machine, to the last byte.")
@@ -53,7 +59,7 @@ _LIST = "\n".join(f"  {scenario.name:18} {scenario.text}" for scenario in SCENAR
 @click.option("--once", is_flag=True, help="End when the first debugger hangs up.")
 def simulate_command(
     what: str, where: str, processors: int | None, memory: str | None, content: str | None,
-    baud: int | None, seed: int, fault: str | None, once: bool,
+    layout: Layout | None, baud: int | None, seed: int, fault: str | None, once: bool,
 ) -> int:  # fmt: skip
     """Be a machine that a debugger can take over: kdbridge, or WinDbg itself.
 
@@ -64,6 +70,7 @@ def simulate_command(
         memory_size=parse_size(memory) if memory else None,
         content_size=parse_size(content) if content else None,
         seed=seed,
+        layout=layout or LAYOUTS[0],
     )
     file: int | None = None
     begin: _Begin | None = None
@@ -75,8 +82,10 @@ def simulate_command(
             begin = running.scenario.begin
             text = running.scenario.text
         else:
-            if processors or memory or content:
-                raise UsageError("--processors, --memory and --content make a scenario's machine, not a file's")
+            if processors or memory or content or layout:
+                raise UsageError(
+                    "--processors, --memory, --content and --layout make a scenario's machine, not a file's"
+                )
             target, text, file = _of_file(Path(what))
 
         async def main() -> int:

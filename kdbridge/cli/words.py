@@ -86,7 +86,7 @@ def who_line(target: Target) -> str:
     version = target.version
     shared = target.shared_data
     name = "Windows" if version.system_type == SystemType.NT else f"system type {version.system_type}"
-    if shared is not None:
+    if shared is not None and shared.nt_major_version:
         name += f" {shared.nt_major_version}.{shared.nt_minor_version}"
     checked = "checked" if version.checked else "free"
     count = len(target.processors)
@@ -130,7 +130,8 @@ def target_lines(target: Target) -> Iterator[str]:
     if target.shared_data is not None:
         up = duration(target.shared_data.interrupt_time / 1e7)
         kind = _SUFFIX.get(target.shared_data.product_type, f"product type {target.shared_data.product_type}")
-        yield f"  {kind}, {target.shared_data.system_root}, {file_time(target.shared_data.system_time)}, up for {up}"
+        root = f", {target.shared_data.system_root}" if target.shared_data.system_root else ""
+        yield f"  {kind}{root}, {file_time(target.shared_data.system_time)}, up for {up}"
     yield from why_lines(target)
     yield "processors"
     architecture = architecture_of(target.version.machine_type)

@@ -96,6 +96,10 @@ async def look_again(source: Source, before: Target) -> LookedAgain:
 
 async def _shared_data(source: Source, architecture: Architecture, notes: Notes) -> SharedData | None:
     data = await try_read(source, architecture.fixed_shared_data, _SHARED_DATA)
+    header: SharedData | None = getattr(source, "header_shared_data", None)
+    if data is None and header is not None:
+        notes.found("shared data", "times and product type, by the file's header")
+        return header
     if data is None:
         notes.missing("shared data", "KUSER_SHARED_DATA cannot be read: no times, no product type")
         return None
@@ -171,6 +175,9 @@ async def _memory_runs(source: Source, kdbg: Kdbg | None, notes: Notes) -> PageR
 
 async def _bug_check(source: Source, kdbg: Kdbg | None, notes: Notes) -> tuple[int | None, tuple[int, int, int, int]]:
     data = await try_read(source, kdbg.block["ki_bugcheck_data"], _BUG_CHECK_DATA) if kdbg is not None else None
+    if data is None and (told := getattr(source, "header_bug_check", None)) is not None:
+        notes.found("bug check", f"{told[0]:#x}, by the file's header")
+        return told[0], told[1:]
     if data is None:
         notes.missing("bug check", "KiBugCheckData cannot be read: whether there was one is not known")
         return None, (0, 0, 0, 0)

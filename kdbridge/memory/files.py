@@ -13,7 +13,7 @@ from kdbridge.errors import DumpError, FileError, MemoryFault, TargetRefusedErro
 from kdbridge.log_blob import LOG_BLOB, inferred_of, parse_log
 from kdbridge.positioned import read_at
 from kdbridge.source import PageRead, StopEvent, VirtualMemory, require_architecture
-from kdbridge.target import Module, UnloadedModule
+from kdbridge.target import Module, SharedData, UnloadedModule
 from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRun, PageRuns, PhysicalAddress
 from protocol.arch import Architecture
 from protocol.dumpfile.complete import UNREADABLE_PAGE
@@ -217,16 +217,33 @@ class DumpFile:
         return None if self.small is None else (self.small.modules, self.small.unloaded_modules)
 
     @property
+    def header_bug_check(self) -> tuple[int, int, int, int, int]:
+        """Code and parameters as the header has them; all 0 where there was none."""
+        return (self.layout.header.bug_check_code, *self.layout.header.bug_check_parameters)
+
+    @property
+    def header_shared_data(self) -> SharedData | None:
+        """What the header repeats of KUSER_SHARED_DATA; Windows' version and folder are not in it."""
+        header = self.layout.header
+        if header.system_time is None:
+            return None
+        return SharedData(
+            header.system_time, header.system_up_time or 0, 0, 0, header.minor_version & 0xFFFF,
+            header.product_type or 0, header.suite_mask or 0, "", header.number_processors,
+        )  # fmt: skip
+
+    @property
     def stop(self) -> StopEvent | None:
-        """What the header says of the exception."""
+        """What the header says of the exception; a small dump also tells whose it was."""
         header = self.layout.header
         try:
             record = ExceptionRecord.decode(header.exception, header.bits)
         except DumpFormatError:
             return None
         return StopEvent(
-            0, record.code, record.address, 0, first_chance=False, number_processors=header.number_processors
-        )
+            0 if self.small is None else self.small.processor, record.code, record.address, 0,
+            first_chance=False, number_processors=header.number_processors,
+        )  # fmt: skip
 
     async def version(self) -> GetVersion64:
         """What the header says: the kernel's base comes from its module list."""

@@ -114,17 +114,23 @@ class Coverage:
         """All frames in this state."""
         return PageRuns([*self._saved.get(state, PageRuns()), *self._added.get(state, [])])
 
-    def save(self) -> None:
-        """Write what was added. The memory it speaks of must be durable before."""
-        for state, runs in self._added.items():
+    def added(self) -> dict[PageState, PageRuns]:
+        """What is not saved yet, for a later `save`."""
+        return {state: PageRuns(runs) for state, runs in self._added.items()}
+
+    def save(self, only: dict[PageState, PageRuns] | None = None) -> None:
+        """Write what was added, or `only` so much of it. The memory it speaks of must be durable before."""
+        for state, added in self._added.items():
+            runs = PageRuns(added) if only is None else only[state] & PageRuns(added)
             for run in runs:
                 for at in range(0, run.page_count, _CHUNK):
                     count = min(_CHUNK, run.page_count - at)
                     write_at(self._fd, bytes([state]) * count, _HEADER.size + run.base_page + at)
             if runs:
-                self._saved[state] = self.runs(state)
-                runs.clear()
-        self._recent.clear()
+                self._saved[state] = self._saved.get(state, PageRuns()) | runs
+                self._added[state] = [*(PageRuns(added) - runs)]
+        left = self._added.items()
+        self._recent = {pfn: state for state, runs in left for pfn in PageRuns(runs).pages()}
 
 
 def _runs_of(fd: int, name: str) -> Iterator[tuple[PageState, PageRun]]:

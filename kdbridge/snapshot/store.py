@@ -5,80 +5,45 @@ Where the target tells no frames there is virtual.raw beside them: pieces of mem
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from kdbridge.errors import DiskFullError, MemoryFault, SnapshotError, TargetRefusedError
+from kdbridge.errors import SnapshotError, TargetRefusedError
 from kdbridge.memory.blocks import BlockMemory
 from kdbridge.memory.virtual import PagedVirtualMemory
 from kdbridge.plan import Stage
-from kdbridge.positioned import read_at, write_at
-from kdbridge.source import PageRead, StopEvent, VirtualMemory
+from kdbridge.source import StopEvent, VirtualMemory
 from kdbridge.target import Target
 from kdbridge.target_json import target_from_json, target_to_json
-from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRun, PageRuns, PhysicalAddress
+from protocol.address import PageRun, PageRuns
 from protocol.arch import architecture_of
 from protocol.layouts.version import GetVersion64
 from protocol.structure import Structure
 
 from .coverage import Coverage, PageState
-from .lock import lock
+from .folder import (
+    CONSOLE,
+    COVERAGE,
+    MEMORY,
+    PIECES,
+    REACHED,
+    REQUESTS,
+    TARGET,
+    check_length,
+    close_all,
+    lock_or_refuse,
+    not_written,
+    parsed,
+)
+from .memory import SnapshotMemory
+from .pages import PageFile
 from .pieces import VirtualPieces
 from .whole import write_whole
 
-__all__ = ["Snapshot", "SnapshotMemory"]
-
-_MEMORY, _PIECES, _COVERAGE, _TARGET, _CONSOLE, _REQUESTS = (
-    "memory.raw",
-    "virtual.raw",
-    "coverage",
-    "target.json",
-    "console.txt",
-    "requests.log",
-)
-_REACHED = "stage"
-_ZEROS = bytes(PAGE_SIZE)
-
-
-class SnapshotMemory:
-    """The pages of a Snapshot as physical memory. What was not read is a fault, never zeros."""
-
-    __slots__ = ("_snapshot",)
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-
-    async def read(self, address: PhysicalAddress, size: int) -> bytes:
-        """Exactly `size` bytes. MemoryFault names the first byte that was not read from the target."""
-        parts: list[bytes] = []
-        done = 0
-        while done < size:
-            at = address + done
-            length = min(size - done, PAGE_SIZE - (at & PAGE_SIZE - 1))
-            page = self._snapshot.page(at >> PAGE_SHIFT)
-            if page is None:
-                raise MemoryFault(
-                    f"the Snapshot does not hold physical address {at:#x}",
-                    address=at,
-                    size=size,
-                    done=done,
-                    virtual=False,
-                )
-            parts.append(page[at & PAGE_SIZE - 1 :][:length])
-            done += length
-        return b"".join(parts)
-
-    async def read_pages(self, runs: Iterable[PageRun]) -> AsyncIterator[PageRead]:
-        """Every page of these runs; those that are missing with the reason."""
-        for run in runs:
-            for pfn in range(run.base_page, run.end_page):
-                page = self._snapshot.page(pfn)
-                yield PageRead(pfn, page, "" if page is not None else "the Snapshot does not hold it")
+__all__ = ["Snapshot"]
 
 
 class Snapshot:
@@ -94,13 +59,14 @@ class Snapshot:
         self.target = target
         self.coverage = states
         self.writable = writable
-        self._memory = memory
+        self._pages = PageFile(memory)
         self._coverage = coverage
         self._console = self._requests = -1
         self._physical = SnapshotMemory(self)
-        self._buffer = bytearray()
-        self._buffer_pfn = 0
-        self._pieces = VirtualPieces(path / _PIECES)
+        self.read_once = PageRuns()
+        """Frames that this process read once, and did not compare with a second reading."""
+        self._pieces = VirtualPieces(path / PIECES)
+        self._marked: dict[PageState, PageRuns] = {}
 
     # ---- making and opening --------------------------------------------------------------------------------
 
@@ -116,13 +82,13 @@ class Snapshot:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         opened: list[int] = []
         try:
-            for name, more in ((_MEMORY, 0), (_COVERAGE, 0), (_CONSOLE, os.O_APPEND), (_REQUESTS, os.O_APPEND)):
+            for name, more in ((MEMORY, 0), (COVERAGE, 0), (CONSOLE, os.O_APPEND), (REQUESTS, os.O_APPEND)):
                 opened.append(os.open(path / name, flags | more, 0o600))
             memory, coverage, console, requests = opened
-            _lock(coverage, path)
+            lock_or_refuse(coverage, path)
             snapshot = cls(path, target, memory, coverage, Coverage.create(coverage), writable=True)
         except OSError as error:
-            _close(opened)
+            close_all(opened)
             raise SnapshotError(f"{path} cannot be made: {error.strerror or error}") from None
         snapshot._console, snapshot._requests = console, requests
         try:
@@ -141,24 +107,24 @@ class Snapshot:
         opened: list[int] = []
         flags = (os.O_RDWR if writable else os.O_RDONLY) | getattr(os, "O_BINARY", 0)
         try:
-            for name, more in ((_COVERAGE, 0), (_MEMORY, 0), (_CONSOLE, os.O_APPEND), (_REQUESTS, os.O_APPEND)):
-                if writable or name in (_COVERAGE, _MEMORY):
+            for name, more in ((COVERAGE, 0), (MEMORY, 0), (CONSOLE, os.O_APPEND), (REQUESTS, os.O_APPEND)):
+                if writable or name in (COVERAGE, MEMORY):
                     opened.append(os.open(path / name, flags | more))
             coverage, memory = opened[:2]
             if writable:
-                _lock(coverage, path)
+                lock_or_refuse(coverage, path)
             # Coverage is read before anything that it speaks of: what it says was there before it said so.
-            states = Coverage.load(coverage, str(path / _COVERAGE))
-            target = target_from_json(_parsed((path / _TARGET).read_bytes(), path / _TARGET))
-            _check_length(os.fstat(memory).st_size, states, path / _MEMORY)
+            states = Coverage.load(coverage, str(path / COVERAGE))
+            target = target_from_json(parsed((path / TARGET).read_bytes(), path / TARGET))
+            check_length(os.fstat(memory).st_size, states, path / MEMORY)
         except OSError as error:
-            _close(opened)
+            close_all(opened)
             why = f"{error.strerror or error} ({error.filename})"
             if writable and cls.is_snapshot(path):
                 raise SnapshotError(f"{path} cannot be gone on with: {why}") from None
             raise SnapshotError(f"{path} is not a Snapshot: {why}") from None
         except BaseException:
-            _close(opened)
+            close_all(opened)
             raise
         snapshot = cls(path, target, memory, coverage, states, writable=writable)
         if writable:
@@ -168,21 +134,22 @@ class Snapshot:
     @staticmethod
     def is_snapshot(path: Path) -> bool:
         """Whether this folder looks like one."""
-        return (path / _TARGET).is_file() and (path / _COVERAGE).is_file()
+        return (path / TARGET).is_file() and (path / COVERAGE).is_file()
 
     def close(self) -> None:
         """Give the files back; what was added is made durable before."""
-        if self._memory < 0:
+        if self._pages.closed:
             return
         try:
             if self.writable:
                 self.checkpoint()
         finally:
+            self._pages.close()
             self._pieces.close()
-            for fd in (self._memory, self._coverage, self._console, self._requests):
+            for fd in (self._coverage, self._console, self._requests):
                 if fd >= 0:
                     os.close(fd)
-            self._memory = self._coverage = self._console = self._requests = -1
+            self._coverage = self._console = self._requests = -1
 
     def __enter__(self) -> Self:
         return self
@@ -202,14 +169,14 @@ class Snapshot:
         self._put(pfn, data, PageState.READ)
 
     def _put(self, pfn: int, data: bytes | memoryview, state: PageState) -> None:
-        if self._buffer and (pfn << PAGE_SHIFT) != self._buffer_pfn * PAGE_SIZE + len(self._buffer):
-            self._write_out()
-        if not self._buffer:
-            self._buffer_pfn = pfn
-        self._buffer += data
+        try:
+            if self.coverage.state_of(pfn) is PageState.INFERRED_IMAGE:
+                self._pages.replace(pfn, data)
+            else:
+                self._pages.put(pfn, data)
+        except OSError as error:
+            raise not_written(self.path, error) from None
         self.coverage.add(pfn, state)
-        if len(self._buffer) >= 1 << 18:
-            self._write_out()
 
     def infer_zeros(self, pages: PageRuns) -> None:
         """Take frames that are not known yet for zero pages, without having read them; marked so for good."""
@@ -226,7 +193,14 @@ class Snapshot:
         try:
             self._pieces.add(address, data)
         except OSError as error:
-            raise self._failed(error) from None
+            raise not_written(self.path, error) from None
+
+    def correct(self, pfn: int, data: bytes | memoryview) -> None:
+        """Put a page right that is kept, zeros too: what was read of it before was wrong."""
+        try:
+            self._pages.replace(pfn, data)
+        except OSError as error:
+            raise not_written(self.path, error) from None
 
     def console(self, text: bytes) -> None:
         """Keep what the target printed."""
@@ -242,68 +216,58 @@ class Snapshot:
         """Write target.json anew, whole or not at all."""
         try:
             # It holds registers and addresses: as little for others to read as the memory beside it.
-            write_whole(self.path / _TARGET, json.dumps(target_to_json(self.target), indent=1).encode())
+            write_whole(self.path / TARGET, json.dumps(target_to_json(self.target), indent=1).encode())
         except OSError as error:
-            raise self._failed(error) from None
+            raise not_written(self.path, error) from None
+
+    def checkpoint_soon(self) -> None:
+        """As `checkpoint`, without waiting for the disk: `settle` does the rest."""
+        if self._pages.syncing:
+            return
+        try:
+            self._pages.begin_sync()
+        except OSError as error:
+            raise not_written(self.path, error) from None
+        self._marked = self.coverage.added()
+
+    def settle(self) -> None:
+        """Save the coverage of what `checkpoint_soon` made durable, as soon as it is."""
+        if not self._pages.syncing:
+            return
+        try:
+            self._pages.settle()
+            self._pieces.sync()
+            self.coverage.save(self._marked)
+            os.fsync(self._coverage)
+        except OSError as error:
+            raise not_written(self.path, error) from None
 
     def checkpoint(self) -> None:
         """Make all that was put so far durable: the memory first, then the coverage that speaks of it."""
+        self.settle()
         problem: SnapshotError | None = None
         try:
-            self._write_out()
-        except SnapshotError as error:
+            self._pages.write_out()
+        except OSError as error:
             # What did not fit is lost. What came before it is in the file, and stays ours.
-            problem = error
-            pages = -(-len(self._buffer) // PAGE_SIZE)
-            self.coverage.forget(PageRun(self._buffer_pfn, pages))
-            self._buffer.clear()
+            problem = not_written(self.path, error)
+            self.coverage.forget(self._pages.give_up())
         try:
             self._pieces.sync()
-            os.fsync(self._memory)
+            self._pages.sync()
             self.coverage.save()
             os.fsync(self._coverage)
         except OSError as error:
-            raise self._failed(error) from None
+            raise not_written(self.path, error) from None
         if problem is not None:
             raise problem
-
-    def _write_out(self) -> None:
-        """Put the buffered pages in their place. Runs of zeros stay holes."""
-        base = self._buffer_pfn * PAGE_SIZE
-        data = bytes(self._buffer)
-        start = 0
-        try:
-            for at in range(0, len(data) + 1, PAGE_SIZE):
-                if at == len(data) or data[at : at + PAGE_SIZE] == _ZEROS:
-                    write_at(self._memory, data[start:at], base + start)
-                    start = at + PAGE_SIZE
-            size = base + len(data)
-            if os.fstat(self._memory).st_size < size:
-                os.ftruncate(self._memory, size)
-        except OSError as error:
-            # The buffer stays: only a checkpoint may decide that these pages are lost.
-            raise self._failed(error) from None
-        self._buffer.clear()
 
     def _append(self, fd: int, data: bytes) -> None:
         try:
             while data:
                 data = data[os.write(fd, data) :]
         except OSError as error:
-            raise self._failed(error) from None
-
-    def _read(self, size: int, offset: int) -> bytes:
-        try:
-            return read_at(self._memory, size, offset).ljust(size, b"\0")
-        except OSError as error:
-            raise SnapshotError(f"{self.path / _MEMORY} cannot be read: {error.strerror or error}") from None
-
-    def _failed(self, error: OSError) -> SnapshotError:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return DiskFullError(f"{self.path} cannot be written: {error.strerror or error}. What is in it stays")
-        return SnapshotError(
-            f"{self.path} cannot be written: {error.strerror or error}. See what became of that folder."
-        )
+            raise not_written(self.path, error) from None
 
     # ---- reading -------------------------------------------------------------------------------------------
 
@@ -312,16 +276,20 @@ class Snapshot:
         state = self.coverage.state_of(pfn)
         if state is not PageState.READ and not state.inferred:
             return None
-        at = pfn - self._buffer_pfn << PAGE_SHIFT
-        if 0 <= at < len(self._buffer):
-            return bytes(self._buffer[at : at + PAGE_SIZE])
-        return self._read(PAGE_SIZE, pfn << PAGE_SHIFT)
+        try:
+            return self._pages.page(pfn)
+        except OSError as error:
+            raise self._unreadable_file(error) from None
 
     def read_run(self, run: PageRun) -> bytes:
         """Consecutive pages of which the caller knows that they are held."""
-        if self._buffer:
-            self._write_out()
-        return self._read(run.page_count << PAGE_SHIFT, run.base_page << PAGE_SHIFT)
+        try:
+            return self._pages.run(run)
+        except OSError as error:
+            raise self._unreadable_file(error) from None
+
+    def _unreadable_file(self, error: OSError) -> SnapshotError:
+        return SnapshotError(f"{self.path / MEMORY} cannot be read: {error.strerror or error}")
 
     @property
     def held(self) -> PageRuns:
@@ -342,7 +310,7 @@ class Snapshot:
     def reached(self) -> Stage | None:
         """The last stage that was read to its end; None: not even the first, or nobody noted it."""
         try:
-            return Stage[(self.path / _REACHED).read_text("ascii").strip()]
+            return Stage[(self.path / REACHED).read_text("ascii").strip()]
         except (OSError, ValueError, KeyError):
             return None
 
@@ -350,15 +318,15 @@ class Snapshot:
         """Note that everything of this stage was read or cannot be."""
         if (before := self.reached) is None or before < stage:
             try:
-                write_whole(self.path / _REACHED, stage.name.encode("ascii"))
+                write_whole(self.path / REACHED, stage.name.encode("ascii"))
             except OSError as error:
-                raise self._failed(error) from None
+                raise not_written(self.path, error) from None
 
     @property
     def log_text(self) -> bytes:
         """What was asked, found and decided."""
         try:
-            return (self.path / _REQUESTS).read_bytes()
+            return (self.path / REQUESTS).read_bytes()
         except OSError:
             return b""
 
@@ -366,7 +334,7 @@ class Snapshot:
     def console_text(self) -> bytes:
         """What the target printed while we were there."""
         try:
-            return (self.path / _CONSOLE).read_bytes()
+            return (self.path / CONSOLE).read_bytes()
         except OSError:
             return b""
 
@@ -427,33 +395,3 @@ class Snapshot:
                 if found is not None:
                     return found
         raise TargetRefusedError(f"the Snapshot holds no {what} of processor {number}", api=what, status=0)
-
-
-def _close(opened: Iterable[int]) -> None:
-    for fd in opened:
-        os.close(fd)
-
-
-def _lock(fd: int, path: Path) -> None:
-    if not lock(fd):
-        raise SnapshotError(
-            f"{path} is being written by another kdbridge; let it end, or stop it (Ctrl-C keeps all that it read). "
-            "`kdbridge convert --partial` makes a dump of it even now"
-        )
-
-
-def _check_length(size: int, states: Coverage, path: Path) -> None:
-    """What coverage calls read must be in the file: a copy that stopped half way must not pass for zeros."""
-    end = states.runs(PageState.READ).end_page << PAGE_SHIFT
-    if size < end:
-        raise SnapshotError(f"{path} has {size} bytes, and pages up to {end} were read: the Snapshot is damaged")
-
-
-def _parsed(text: bytes, path: Path) -> Mapping[str, object]:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        raise SnapshotError(f"{path} is not valid JSON: the Snapshot is damaged") from None
-    if not isinstance(document, dict):
-        raise SnapshotError(f"{path} is not a description of a target")
-    return document

@@ -15,6 +15,7 @@ from kdbridge.errors import UsageError
 from protocol.errors import KdError
 from simulator.errors import SimulationError
 from simulator.faults import LineFaults, parse_line_faults
+from simulator.options import LAYOUTS
 from simulator.scenarios import RunningScenario, ScenarioOptions, start
 from simulator.wire import Wire
 
@@ -80,9 +81,9 @@ class SimTransport:
 
 def open_sim(url: str, scenario: str, options: Mapping[str, str]) -> SimTransport:
     """Build the machine and lay a line to it. Raises UsageError for what no scenario can be."""
-    unknown = set(options) - {*_NUMBERS, *_SIZES, "fault"}
+    unknown = set(options) - {*_NUMBERS, *_SIZES, "fault", "layout"}
     if unknown:
-        known = ", ".join((*_NUMBERS, *_SIZES, "fault", "link"))
+        known = ", ".join((*_NUMBERS, *_SIZES, "layout", "fault", "link"))
         raise UsageError(f"{url}: a simulated machine knows no option {', '.join(sorted(unknown))}; it knows {known}")
     numbers: dict[str, int] = {}
     for name in _NUMBERS:
@@ -91,6 +92,9 @@ def open_sim(url: str, scenario: str, options: Mapping[str, str]) -> SimTranspor
                 raise UsageError(f"{url}: {name}={options[name]} is not a number")
             numbers[name] = int(options[name])
     sizes = {name: parse_size(options[name]) for name in _SIZES if name in options}
+    layout = next((one for one in LAYOUTS if one == options.get("layout", LAYOUTS[0])), None)
+    if layout is None:
+        raise UsageError(f"{url}: layout={options['layout']} is none; there are {', '.join(LAYOUTS)}")
     if numbers.get("baud") == 0:
         raise UsageError(f"{url}: a line of 0 baud carries nothing")
     try:
@@ -104,6 +108,7 @@ def open_sim(url: str, scenario: str, options: Mapping[str, str]) -> SimTranspor
                 content_size=sizes.get("content"),
                 unreadable_pages=numbers.get("unreadable"),
                 runs=numbers.get("runs"),
+                layout=layout,
             ),
         )
     except SimulationError as error:

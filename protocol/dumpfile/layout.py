@@ -19,6 +19,7 @@ from .index import BitmapIndex, PageIndex, RunIndex
 from .ranges import RANGE_HEADER, parse_range_header, ranges_of_table
 from .secondary import SecondaryBlob, parse_secondary
 from .summary import SUMMARY_HEADER, parse_summary_header
+from .triage import parse_triage
 
 __all__ = ["DumpLayout", "ReadFile", "parse_layout"]
 
@@ -152,7 +153,7 @@ _PARSERS: dict[DumpType, Callable[[ReadFile, DumpHeader, int], _Pages]] = {
 
 
 def _triage(read: ReadFile, header: DumpHeader, size: int) -> DumpLayout:
-    """All of a small dump that can be told without its contents: SizeOfDump, and what follows it (4.1)."""
+    """Where a small dump ends, what follows there, and what is wrong with its tables (4.1)."""
     raw = read(header.size + 4, 4)
     if len(raw) < 4:
         raise DumpFormatError("the file ends before TRIAGE_DUMP", header.size)
@@ -165,6 +166,7 @@ def _triage(read: ReadFile, header: DumpHeader, size: int) -> DumpLayout:
         shortcomings = (f"TRGD does not stand at the end of the triage data ({end:#x}): WinDbg calls that damaged",)
     else:
         blobs, shortcomings = parse_secondary(read, end, size)
+    shortcomings += parse_triage(read, header, size).shortcomings
     return DumpLayout(header, RunIndex(header.size, ()), header.size, 0, end, size, blobs, shortcomings)
 
 

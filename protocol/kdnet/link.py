@@ -152,6 +152,10 @@ class KdnetLink:
         if not self._sending.idle:
             self._acknowledged()
 
+    def skip_damaged(self) -> bool:
+        """A damaged datagram is none: never."""
+        return False
+
     def send_break_in(self, now: float) -> None:
         """Host: one byte 62 in a datagram of its own. Without a session there is nobody to send it to."""
         self._send(BREAK_IN_BYTE)
@@ -167,8 +171,6 @@ class KdnetLink:
 
     def data_to_send(self) -> list[bytes]:
         """The session's datagrams, for `peer`. Each is to be sent, once."""
-        if not self._outbox:
-            return []
         out, self._outbox = self._outbox, []
         return out
 
@@ -387,14 +389,12 @@ class KdnetLink:
             self._sending.sent()
 
     def _again(self, now: float) -> None:
-        packet = self._sending.again(now)
-        if packet is not None:
+        if (packet := self._sending.again(now)) is not None:
             self._transmit(packet)
 
     def _fail(self, *, restarted: bool = False) -> None:
-        if self._sending.idle:
-            return
-        self._events.append(PacketFailed(self._sending.drop(), restarted))
+        if not self._sending.idle:
+            self._events.append(PacketFailed(self._sending.drop(), restarted))
 
     def _discard(self, reason: Discard, data: bytes) -> None:
         self.facts.discard(reason, data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,7 +32,9 @@ __all__ = ["NoisyDump", "found_over_a_good_line", "noisy_dump"]
 _PATIENCE = 3600.0
 """Seconds of virtual time: what does not end by then hangs."""
 _FEW_BITS = 4
-"""Of a page; whatever else goes wrong makes more of them wrong."""
+"""Of a page, of which others, in the head of its reply too, may have made up in the sum."""
+_LONGEST_REPLY = 3944
+"""Bytes of one reply, within which what one error adds to the sum another takes."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class NoisyDump:
     wrong: tuple[int, ...]
     """Frames whose bytes are not those of the memory."""
     unseen: tuple[int, ...]
-    """Those of them with a few wrong bits: others in the same packet made up for them in its sum (kd-protocol 1.5)."""
+    """Those of them with errors that a reply's sum does not tell (kd-protocol 1.5): few, or such as cancel in it."""
     seconds: float
     received: int
     discarded: int
@@ -94,12 +96,35 @@ def _bits(ours: bytes | None, true: bytes | None) -> int:
     return (int.from_bytes(ours or b"") ^ int.from_bytes(true or b"")).bit_count()
 
 
+def _cancelled(wrong: list[int], ours: Callable[[int], bytes | None]) -> Iterator[int]:
+    """A reply may hold parts of two pages, and one byte lost and another inserted move all between them."""
+    for run in PageRuns.from_pages(wrong):
+        mine = b"".join(ours(pfn) or b"" for pfn in range(run.base_page, run.end_page))
+        true = b"".join(_kernel().image.read_page(pfn) or b"" for pfn in range(run.base_page, run.end_page))
+        begun = off = 0
+        for at, (one, other) in enumerate(zip(mine, true, strict=True)):
+            begun = begun if off else at
+            off += one - other
+            if off and at - begun >= _LONGEST_REPLY:
+                break
+        if not off:
+            yield from range(run.base_page, run.end_page)
+
+
 async def noisy_dump(
-    folder: Path, faults: str, seed: int, *, found: Target | None, pages: int = 16, share: float = 0.0
+    folder: Path,
+    faults: str,
+    seed: int,
+    *,
+    found: Target | None,
+    pages: int = 16,
+    share: float = 0.0,
+    automatic: bool = True,
 ) -> NoisyDump:
     """Take over the machine, bring the pages home, write a complete dump of them, compare it.
 
-    `found` is what discovery has found; None: it is found out over this line. `share` of the pages is read twice.
+    `found` is what discovery has found; None: it is found out over this line. `share` of the pages is read twice; if it
+    is `automatic`, all of them once the line turns out to be one on which that is better.
     """
     runs = _pages(seed, pages)
     line = _line(faults)
@@ -114,12 +139,13 @@ async def noisy_dump(
             await opened.adopt(target)
             engine = opened.session.engine
             with Snapshot.create(folder / f"{seed}.kdsnap", target) as snapshot:
-                await opened.fill(snapshot, plan, twice=ReadTwice(share))
+                await opened.fill(snapshot, plan, twice=ReadTwice(share, automatic=automatic))
                 await render(snapshot, target, folder / f"{seed}.dmp")
     image = _kernel().image
     with DumpFile(folder / f"{seed}.dmp") as dump:
         wrong = [pfn for pfn in runs.pages() if dump.page(pfn) != image.read_page(pfn)]
-        unseen = [pfn for pfn in wrong if _bits(dump.page(pfn), image.read_page(pfn)) <= _FEW_BITS]
+        few = {pfn for pfn in wrong if _bits(dump.page(pfn), image.read_page(pfn)) <= _FEW_BITS}
+        unseen = sorted(few.union(_cancelled(wrong, dump.page)))
         size = sum(len(dump.page(pfn) or b"") for pfn in runs.pages())
     assert size == runs.page_count * PAGE_SIZE, "nothing is missing"
     discarded = sum(engine.discards.values())

@@ -50,7 +50,9 @@ async def test_read_once_some_errors_are_not_seen(
     found: Target, tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     """What reading twice is for: two errors in one packet of which one adds what the other takes."""
-    made = [await noisy_dump(tmp_path, f"flip=1e-4,seed={seed}", seed, found=found) for seed in range(10)]
+    made = [
+        await noisy_dump(tmp_path, f"flip=1e-4,seed={seed}", seed, found=found, automatic=False) for seed in range(10)
+    ]
     assert all(dump.wrong == dump.unseen for dump in made)
     assert any(dump.wrong for dump in made)
 
@@ -60,3 +62,15 @@ async def test_on_a_good_line_nothing_is_thrown_away(
 ) -> None:
     dump = await noisy_dump(tmp_path, "seed=1", 1, found=found)
     assert (dump.wrong, dump.discarded, dump.seconds) == ((), 0, 0.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_once_a_page_is_known_to_have_come_wrong_those_before_it_are_put_right_too(
+    seed: int, found: Target, tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    line = f"keepsum=0.1,seed={seed}"
+    for automatic in (False, True):
+        folder = tmp_path / f"{automatic}"
+        folder.mkdir()
+        dump = await noisy_dump(folder, line, seed, found=found, pages=120, share=0.25, automatic=automatic)
+        assert (dump.wrong == ()) == automatic, f"{line}: {dump.wrong}"

@@ -16,8 +16,8 @@ from typing import Any
 import trio
 
 from kdbridge.discovery import discover
+from kdbridge.dump import DumpKind, render
 from kdbridge.dump.overlay import laid_over, overlay_for
-from kdbridge.dump.render import DumpKind, render
 from kdbridge.dump.verify import verify
 from kdbridge.errors import MemoryFault
 from kdbridge.memory.files import DumpFile
@@ -303,7 +303,8 @@ class _Snapshots:
         (self.path / "coverage").write_bytes(data[4 + size :])
         with Snapshot.open(self.path) as snapshot:
             assert not (snapshot.held & snapshot.unreadable)
-            for state, runs in ((PageState.READ, snapshot.held), (PageState.UNREADABLE, snapshot.unreadable)):
+            for state in PageState:
+                runs = snapshot.coverage.runs(state) if state else ()
                 assert all(snapshot.coverage.state_of(run.base_page) is state for run in runs)
             trio.run(self._look, snapshot, zlib.crc32(data))
 

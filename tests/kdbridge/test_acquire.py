@@ -10,8 +10,8 @@ import trio
 import trio.testing
 
 from kdbridge.acquire import KeepingMemory, KeepingSource, acquire
-from kdbridge.discovery import discover
 from kdbridge.budget import Budget
+from kdbridge.discovery import discover
 from kdbridge.errors import MemoryFault, TargetLostError
 from kdbridge.plan import PlannedPages
 from kdbridge.progress import Meter, Progress

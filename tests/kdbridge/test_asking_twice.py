@@ -117,3 +117,19 @@ async def test_a_line_that_keeps_the_sum_deceives_who_asks_once(
     assert len(bent) > 20, "the line bent too little"
     assert wrong == (0 if careful else len(bent))
     assert client.session.engine.damaged == 0, "nothing of it was seen by the checksum"
+
+
+async def test_a_long_read_that_became_a_shorter_one_is_compared_with_as_short_a_one() -> None:
+    asked: list[int] = []
+
+    class Shortens:
+        damaged = 3
+
+        async def request(self, request: Manipulate, *, repeatable: bool) -> Replied:
+            request = request.less(100) if request.divisible else request
+            asked.append(request.memory_wanted)
+            return Replied(request, request.reply(0, data=b"x" * request.memory_wanted))
+
+    read = Manipulate.request(ApiNumber.READ_VIRTUAL_MEMORY, address=0x1000, transfer_count=3000)
+    reply = await _twice(Shortens()).ask(read, repeatable=True)  # type: ignore[arg-type]
+    assert (asked, reply.data) == ([100, 100], b"x" * 100)

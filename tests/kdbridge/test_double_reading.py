@@ -11,7 +11,7 @@ import trio.testing
 from kdbridge.double_reading import DoubleReading, ReadTwice
 from kdbridge.errors import MemoryFault
 from kdbridge.opening import open_target
-from kdbridge.silent_errors import LineRecord
+from kdbridge.silent_errors import LIKELY, LineRecord, expected_silent_errors
 from kdbridge.source import PageRead, PhysicalMemory
 from kdbridge.transports.sim import open_sim
 from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRun, PageRuns, PhysicalAddress
@@ -160,3 +160,83 @@ async def test_it_begins_to_read_all_twice_when_the_line_makes_silent_errors_lik
     again = {pfn for pfn in memory.asked if memory.asked.count(pfn) > 1}
     assert set(range(1200, 6000)) <= again and not set(range(1000, 1100)) & again
     assert DoubleReading(memory, ReadTwice(automatic=False), lambda: LineRecord(10, 9, 9)).everything is False
+
+
+async def _kept(twice: DoubleReading, kept: dict[int, bytes], runs: Iterable[PageRun]) -> None:
+    """Read as a capture does: what comes is kept, and put right where a second reading says so."""
+    async for page in twice.read_pages(runs):
+        if page.data is not None:
+            kept[page.pfn] = bytes(page.data)
+    async for page in twice.earlier(kept.get):
+        if page.data is not None:
+            kept[page.pfn] = bytes(page.data)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_what_was_read_once_before_is_compared_when_a_page_came_wrong(
+    seed: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    options = {"memory": "16M", "processors": "1", "fault": f"keepsum=0.1,seed={seed}"}
+    transport = open_sim("sim:bugcheck", "bugcheck", options)
+    image = transport.running.kernel.image
+    filled = [pfn for pfn in range(0x100, 0x1000) if any(image.read_page(pfn) or b"")][: 4 * _PAGES]
+    first: dict[int, bytes] = {}
+    kept: dict[int, bytes] = {}
+    async with open_target("sim:bugcheck", transport=transport) as target:
+        assert target.physical is not None
+        twice = DoubleReading(target.physical, ReadTwice(0.1, seed))
+        async for page in twice.read_pages(PageRuns.from_pages(filled)):
+            first[page.pfn] = bytes(page.data or b"")
+        kept.update(first)
+        assert twice.everything and twice.once, f"seed {seed}"
+        async for page in twice.earlier(kept.get):
+            kept[page.pfn] = bytes(page.data or b"")
+    wrong = [pfn for pfn in filled if first[pfn] != image.read_page(pfn)]
+    assert wrong, f"seed {seed}: before it began to read all twice, some came wrong"
+    assert [pfn for pfn in filled if kept[pfn] != image.read_page(pfn)] == [], f"seed {seed}"
+    assert not twice.once and set(wrong) <= set(twice.differed) and not twice.unsettled
+
+
+async def test_what_was_read_once_is_read_a_second_time_when_the_line_turns_out_bad_and_not_before(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    told: list[str] = []
+    kept: dict[int, bytes] = {}
+    damaged = [0]
+    memory = _Memory(lies={7: [b"w" * PAGE_SIZE], 150: [b"w" * PAGE_SIZE]}, holes=frozenset({9}))
+    twice = DoubleReading(memory, ReadTwice(), lambda: LineRecord(1_000_000, damaged[0], 3944), told.append)
+    await _kept(twice, kept, [PageRun(0, 100)])
+    assert sorted(memory.asked) == [*range(100)] and kept[7] == b"w" * PAGE_SIZE
+    damaged[0] = 100
+    await _kept(twice, kept, [PageRun(100, 5000)])
+    assert len(told) == 1 and "a second time" in told[0]
+    assert kept == {pfn: pfn.to_bytes(8, "little") * 512 for pfn in range(5100) if pfn != 9}
+    assert memory.asked.count(9) == 1, "where nothing came there is nothing to compare"
+    assert {memory.asked.count(pfn) for pfn in range(5100)} == {1, 2, 3}
+    assert (twice.verified, sorted(twice.differed), len(twice.once)) == (5099, [7, 150], 0)
+    memory.asked.clear()
+    await _kept(twice, kept, [])
+    assert memory.asked == [], "each waits for one second reading"
+
+
+async def test_many_small_parts_of_a_capture_count_as_one(autojump_clock: trio.testing.MockClock) -> None:
+    # One error in 1 MiB of data makes 8 MiB unlikely to have a silent one, and the whole of them likely.
+    memory = _Memory()
+    twice = DoubleReading(memory, ReadTwice(), lambda: LineRecord(30_000_000, 100, 3944))
+    read = 0
+    while not twice.everything and read < 1 << 20:
+        await _kept(twice, {}, [PageRun(read, 64)])
+        read += 64
+    expected = expected_silent_errors(LineRecord(30_000_000, 100, 3944), read * PAGE_SIZE)
+    assert LIKELY <= expected < 1.1 * LIKELY
+
+
+async def test_what_another_connection_read_once_waits_too(autojump_clock: trio.testing.MockClock) -> None:
+    kept = dict.fromkeys(range(4), b"w" * PAGE_SIZE)
+    before = DoubleReading(_Memory(), ReadTwice())
+    await _read(before, PageRun(2, 2))
+    assert before.once == PageRuns([PageRun(2, 2)])
+    after = DoubleReading(_Memory(), ReadTwice(), lambda: LineRecord(1_000_000, 100, 3944), once=before.once)
+    await _kept(after, kept, [PageRun(10, 9000)])
+    assert [pfn for pfn in range(4) if kept[pfn] != b"w" * PAGE_SIZE] == [2, 3]
+    assert not DoubleReading(_Memory(), ReadTwice(automatic=False)).once

@@ -179,3 +179,26 @@ async def test_each_damaged_packet_is_counted_once_and_the_next_read_asks_for_le
     for _ in range(200):
         await engine.request(_read(0x100, 3944), repeatable=True)
     assert engine.transfer_sizes == (3944, 3944)
+
+
+async def test_a_reply_too_long_for_the_line_is_given_up_and_asked_for_in_smaller_pieces(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    client = await _attached()
+
+    def damage(chunk: bytes) -> list[bytes]:
+        """No packet of more than a thousand bytes comes whole."""
+        return [chunk if len(chunk) < 1000 else chunk[:500] + bytes([chunk[500] ^ 1]) + chunk[501:]]
+
+    client.line.to_host = damage
+    started = trio.current_time()
+    outcome = await client.session.engine.request(_read(0x100, 3000), repeatable=True)
+    assert isinstance(outcome, Replied)
+    wanted = outcome.request.memory_wanted
+    assert 64 <= wanted < 1000
+    assert outcome.reply.data == content()[0x100 : 0x100 + wanted]
+    engine = client.session.engine
+    assert engine.damaged % 8 == 0 and engine.discards[Discard.HOPELESS] == 56 * (engine.damaged // 8)
+    assert engine.read_size.ceiling <= 1000
+    # Without it, this is a minute of the same answer, and then another.
+    assert trio.current_time() - started < 5.0

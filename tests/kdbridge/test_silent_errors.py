@@ -75,5 +75,8 @@ def test_eight_gib_over_a_line_with_one_bit_in_ten_million_wrong_are_not_worth_t
 
 def test_the_figure_is_told() -> None:
     text = warning(LineRecord(1_000_000, 20, 3944), 64 << 20, 12.3)
-    assert "one packet in 12 comes damaged" in text and "about 12 of those to come (64 MiB)" in text
-    assert "33% odds that one" in warning(LineRecord(1_000_000, 1, 3944), 64 << 20, 0.4)
+    assert (
+        "one packet in 12 comes damaged" in text
+        and "about 12 replies would be wrong and pass for good in 64 MiB" in text
+    )
+    assert "33% odds that a reply" in warning(LineRecord(1_000_000, 1, 3944), 64 << 20, 0.4)

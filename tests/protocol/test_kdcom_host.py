@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from protocol.errors import LocalProtocolError
@@ -262,3 +264,63 @@ def test_no_bytes_are_nothing() -> None:
     host = _attached()
     host.receive_data(b"", 99.0)
     assert (host.next_timeout(), host.next_event()) == (None, None)
+
+
+def _damaged(packet_type: int, packet_id: int) -> bytes:
+    wire = bytearray(encode_data(packet_type, packet_id, bytes(300)))
+    wire[100] ^= 1
+    return bytes(wire)
+
+
+def _cut(packet_type: int, packet_id: int) -> bytes:
+    return encode_data(packet_type, packet_id, bytes(300))[:-40] + b"?" * 40
+
+
+@pytest.mark.parametrize("spoil", [_damaged, _cut])
+def test_a_reply_of_which_eight_copies_came_damaged_can_be_done_away_with(
+    spoil: Callable[[int, int], bytes],
+) -> None:
+    host = _asking()
+    host.receive_data(ack(A), 0.0)
+    events_of(host)
+    for _ in range(7):
+        host.receive_data(spoil(2, A | 1), 0.1)
+        events_of(host)
+        assert not host.skip_damaged()
+        assert ids_and_types(sent(host)) == [(_RESEND, 0)]
+    host.receive_data(spoil(2, A | 1), 0.1)
+    events_of(host)
+    assert host.skip_damaged() and not host.skip_damaged()
+    assert ids_and_types(sent(host)) == [(_ACK, A | 1)]
+    # To the target it came; a copy that is late is a duplicate, and the next reply has the other id.
+    host.send_packet(2, _REQUEST, 0.2)
+    host.receive_data(ack(A | 1) + encode_data(2, A | 1, _REPLY) + encode_data(2, A, _REPLY), 0.2)
+    assert events_of(host) == [
+        PacketAcknowledged(),
+        Discarded(Discard.DUPLICATE, 56, _REPLY),
+        PacketReceived(2, A, _REPLY),
+    ]
+
+
+def test_what_is_no_reply_or_not_the_one_waited_for_is_never_acknowledged_away() -> None:
+    for packet_type, packet_id in ((7, A | 1), (3, A | 1), (2, A)):
+        host = _asking()
+        host.receive_data(ack(A) + _damaged(packet_type, packet_id) * 20, 0.0)
+        events_of(host)
+        assert not host.skip_damaged(), (packet_type, packet_id)
+    host = _asking()
+    host.receive_data(_damaged(2, A | 1) * 20, 0.0)
+    assert not host.skip_damaged(), "whether the target has our request is not known yet"
+
+
+def test_a_whole_packet_or_a_restart_makes_the_count_begin_anew() -> None:
+    for between in (encode_data(3, A | 1, b"print"), encode_control(_RESET)):
+        host = _asking()
+        host.receive_data(ack(A) + _damaged(2, A | 1) * 7 + between, 0.0)
+        events_of(host)
+        host.receive_data(_damaged(2, A) * 7, 0.1)
+        events_of(host)
+        assert not host.skip_damaged()
+        host.receive_data(_damaged(2, A), 0.1)
+        events_of(host)
+        assert host.skip_damaged()

@@ -190,3 +190,18 @@ def test_every_truncation_is_a_message_or_the_peer_s_mistake() -> None:
 def test_a_field_that_a_union_does_not_have_is_our_own_mistake() -> None:
     with pytest.raises(LocalProtocolError, match="no field adress"):
         Manipulate.request(ApiNumber.READ_VIRTUAL_MEMORY, adress=1)
+
+
+def test_a_read_for_less_is_the_same_read() -> None:
+    # kd-protocol 3.4: TargetBaseAddress, TransferCount, ActualBytesRead, which carries the cache type.
+    read = Manipulate.request(
+        ApiNumber.READ_PHYSICAL_MEMORY, processor=3, address=0x123456789, transfer_count=3944, actual_bytes=2
+    )
+    assert (read.memory_wanted, read.divisible) == (3944, True)
+    for size, wanted in ((500, 500), (3000, 1972)):
+        less = read.less(size)
+        assert less.fields() == {"address": 0x123456789, "transfer_count": wanted, "actual_bytes": 2}
+        assert less._replace(union=read.union) == read
+    assert not read.less(255).divisible
+    control = Manipulate.request(ApiNumber.READ_CONTROL_SPACE, address=2, transfer_count=3944)
+    assert (control.memory_wanted, control.divisible) == (0, False)

@@ -70,6 +70,8 @@ def _any_line(seed: int) -> str:
         faults.append(f"latency={draw.choice((1, 16))}")
     if draw.random() < 0.1:
         faults.append("text=login%3A%20")
+    if draw.random() < 0.2:
+        faults.append("echo")
     return ",".join([*faults, f"seed={seed}"])
 
 

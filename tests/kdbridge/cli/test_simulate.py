@@ -71,7 +71,7 @@ def test_a_raw_image_is_memory_and_nothing_more(home: Home, tmp_path: Path) -> N
          "Error: Invalid value for '--processors': 257 is not in the range 1<=x<=256."),
         (("--on", "pty:", "--baud", "0"), 2, "Error: Invalid value for '--baud': 0 is not in the range x>=50."),
         (("/dev/null", "--on", "pty:", "--memory", "16M"), 2,
-         "kdbridge: --processors, --memory and --content make a scenario's machine, not a file's"),
+         "kdbridge: --processors, --memory, --content and --layout are for scenarios, not for files"),
         (("/dev/null", "--on", "pty:"), 5, "kdbridge: /dev/null: a raw image needs at least one page of 4,096 bytes"),
         (("/", "--on", "pty:"), 5, "kdbridge: / cannot be read: Is a directory"),
         (("nosuch", "--on", "pty:"), 2,

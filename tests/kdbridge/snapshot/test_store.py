@@ -20,7 +20,8 @@ import trio.testing
 from kdbridge.discovery import discover
 from kdbridge.errors import FileError, MemoryFault, SnapshotError, TargetRefusedError
 from kdbridge.plan import complete_plan
-from kdbridge.snapshot import PageState, Snapshot, coverage, store
+from kdbridge.snapshot import PageState, Snapshot, coverage
+from kdbridge.snapshot import pages as page_file
 from kdbridge.target import Target
 from protocol.address import PAGE_SIZE, PageRun, PageRuns, PhysicalAddress, VirtualAddress
 from protocol.arch import AMD64
@@ -112,7 +113,7 @@ def test_killed_at_any_write_its_files_say_no_more_than_they_hold(
 
         return copying
 
-    for module, name in ((store, "write_at"), (coverage, "write_at"), (os, "fsync"), (os, "ftruncate")):
+    for module, name in ((page_file, "write_at"), (coverage, "write_at"), (os, "fsync"), (os, "ftruncate")):
         monkeypatch.setattr(module, name, killed_before(getattr(module, name)))
     pages = _pages(seed, 300, 600)
     snapshot = Snapshot.create(folder, target)
@@ -324,6 +325,7 @@ async def test_it_is_a_source_with_the_registers_and_memory_of_the_machine(tmp_p
         with pytest.raises(TargetRefusedError, match="holds no context of processor 9"):
             await snapshot.context(9)
         outside = kernel.image.runs.end_page << 12
+        assert snapshot.physical is not None
         with pytest.raises(MemoryFault) as caught:
             await snapshot.physical.read(PhysicalAddress(outside - 16), 32)
         assert (caught.value.address, caught.value.done) == (outside, 16)
@@ -335,6 +337,7 @@ async def test_missing_pages_are_told_and_never_zeros(tmp_path: Path, target: Ta
     with Snapshot.create(tmp_path / "s", target) as snapshot:
         snapshot.put(4, b"a" * PAGE_SIZE)
         snapshot.put(5, None)
+        assert snapshot.physical is not None
         pages = [page async for page in snapshot.physical.read_pages([PageRun(3, 3)])]
         assert [(page.pfn, page.data is None) for page in pages] == [(3, True), (4, False), (5, True)]
         assert snapshot.coverage.state_of(5) is PageState.UNREADABLE
