@@ -1,8 +1,8 @@
 """A machine out of a file: a crash dump goes back on the line, stopped where it stopped. Sans-IO: the caller reads.
 
 A dump with pages (types 1, 2, 5, 6, 8, 9, A) gives memory, registers and the version packet; a small one (type 4) its
-pieces by virtual address. A raw image gives
-memory alone: the machine has one processor without registers, and answers physical reads.
+pieces by virtual address. A raw image gives memory alone: the machine has one processor without registers, and answers
+physical reads.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from protocol.structure import Structure
 
 from .errors import SimulationError
 from .events import Event, Stop
-from .from_triage import TriageMemory, frame_of
+from .from_triage import TriageMemory
 from .image import MemoryImage, PageBacking
 from .machine import Behaviour, Machine, VirtualProcessor
 from .paging import read_virtual, translate
@@ -98,17 +98,18 @@ def _machine_of_small_dump(read: ReadFile, header: DumpHeader, size: int) -> Fil
     block = _block(memory, header.kd_debugger_data_block)
     if block is None:
         raise SimulationError("this small dump has no KDBG that can be read: nobody would find anything in it")
+    stopped = memory.lay_sections(block)
     processors = list(_processors(memory, block))
     if not processors:
         raise SimulationError("this small dump has registers of no processor in its pieces")
-    memory.lay_lists(block, len(processors))
-    image, pages = memory.machine()
-    at = block["offset_prcb_number"]
-    number = int.from_bytes(memory.prcb[at : at + 4], "little")
+    registers = [AMD64.special_registers.decode(one.special_registers, least=_LEAST_SPECIAL) for one in processors]
+    tables = [(special["gdtr_base"], special["gdtr_limit"]) for special in registers]
+    memory.lay_lists(block, len(processors), tables)
+    image = memory.image()
     behaviour = Behaviour(refused=_PHYSICAL)
     target = _target(
-        image, _version(header, block), processors, behaviour, number if number < len(processors) else 0,
-        Stop(again=True), lambda root, address: frame_of(pages, address),
+        image, _version(header, block), processors, behaviour, stopped if stopped < len(processors) else 0,
+        Stop(again=True), lambda root, address: image.frame_of(address),
     )  # fmt: skip
     pieces = len(memory.layout.blocks)
     text = (

@@ -15,6 +15,7 @@ from .stacks import LoadedImages, StackFrame
 
 __all__ = [
     "PCR_PRCB",
+    "SEGMENT_DESCRIPTORS",
     "DescriptorTables",
     "SimulatedProcessor",
     "build_descriptor_tables",
@@ -28,7 +29,7 @@ PCR_PRCB = 0x180
 _GDT_LIMIT, _IDT_LIMIT, _TSS_SELECTOR, _TSS_LIMIT = 0x7F, 0xFFF, 0x40, 0x67
 _MHZ = 2904
 
-_DESCRIPTORS = {
+SEGMENT_DESCRIPTORS = {
     0x10: 0x00209B0000000000,  # kernel code, 64 bits
     0x18: 0x00CF93000000FFFF,  # kernel data
     0x20: 0x00CFFB000000FFFF,  # user code, 32 bits
@@ -36,6 +37,7 @@ _DESCRIPTORS = {
     0x30: 0x0020FB0000000000,  # user code, 64 bits
     0x50: 0x0040F30000003C00,  # 32-bit TEB
 }
+"""The GDT of every x64 Windows, by selector, but for the task's segment."""
 
 _HANDLERS = {
     0x00: "KiDivideErrorFault",
@@ -93,7 +95,7 @@ def build_descriptor_tables(space: KernelSpace, images: LoadedImages, interrupt_
     block = space.nonpaged.allocate(2 * PAGE_SIZE, b"GDT ", PAGE_SIZE)
     gdt, tss, idt = block, block + 0x80, block + PAGE_SIZE
     table = bytearray(_GDT_LIMIT + 1)
-    for selector, descriptor in _DESCRIPTORS.items():
+    for selector, descriptor in SEGMENT_DESCRIPTORS.items():
         struct.pack_into("<Q", table, selector, descriptor)
     low = _TSS_LIMIT | (tss & 0xFFFFFF) << 16 | 0x8B << 40 | (tss >> 24 & 0xFF) << 56
     struct.pack_into("<QQ", table, _TSS_SELECTOR, low, tss >> 32)

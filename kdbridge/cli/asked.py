@@ -17,7 +17,7 @@ def check_rendering(kind: DumpKind, layout: DumpLayoutChoice, comment: str) -> N
     """Raises UsageError for options that no dump can be written with."""
     if kind is not DumpKind.COMPLETE and layout is DumpLayoutChoice.RUNS:
         how = "pieces (type 4)" if kind is DumpKind.SMALL else f"a bitmap (type {5 if kind is DumpKind.ACTIVE else 6})"
-        raise UsageError(f"--layout runs is for complete dumps: a dump of the {kind} kind is always {how}")
+        raise UsageError(f"--layout runs is for complete dumps: {kind.words} is always {how}")
     if not comment.isascii() or len(comment) >= COMMENT_SIZE or not all(c.isprintable() for c in comment):
         raise UsageError(f"--comment: a dump has room for {COMMENT_SIZE - 1} characters of plain ASCII")
 

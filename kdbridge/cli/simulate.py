@@ -83,9 +83,7 @@ def simulate_command(
             text = running.scenario.text
         else:
             if processors or memory or content or layout:
-                raise UsageError(
-                    "--processors, --memory, --content and --layout make a scenario's machine, not a file's"
-                )
+                raise UsageError("--processors, --memory, --content and --layout are for scenarios, not for files")
             target, text, file = _of_file(Path(what))
 
         async def main() -> int:

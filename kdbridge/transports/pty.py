@@ -37,6 +37,8 @@ class PtyTransport:
         self._stream = trio.lowlevel.FdStream(master)
         self._poll = select.poll()
         self._poll.register(master, select.POLLHUP)
+        self._opened = False
+        """Somebody was seen to have it open, and not yet that it was closed."""
         self._notes: tuple[str, ...] = (f"waits at {self.path} for somebody to open it",)
 
     @property
@@ -65,6 +67,7 @@ class PtyTransport:
             self._forget()
         while not self.connected:  # noqa: ASYNC110  (only by looking can it be known)
             await trio.sleep(_LOOK)
+        self._opened = True
         self._notes = (*self._notes[:1], f"opened: {self.path}")
 
     async def send(self, data: bytes) -> None:
@@ -77,7 +80,9 @@ class PtyTransport:
 
     async def receive(self) -> bytes:
         """At least one byte. Raises TransportLostError when whoever had it open has closed it."""
-        await self.wait()
+        # Whoever had it open may have closed it meanwhile: that is told, and what he wrote before, too.
+        if not self._opened:
+            await self.wait()
         try:
             data = await self._stream.receive_some(_CHUNK)
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -107,6 +112,7 @@ class PtyTransport:
                 os.close(slave)
 
     def _gone(self, error: BaseException | None) -> TransportLostError:
+        self._opened = False
         detail = "" if error is None else f" ({reason(error)})"
         return TransportLostError(f"{self.url}: whoever had it open has closed it{detail}")
 

@@ -9,11 +9,12 @@ from tests.fuzz.dumps import DUMPS
 from tests.fuzz.files import FILES
 from tests.fuzz.line import LINE
 from tests.fuzz.messages import MESSAGES
+from tests.fuzz.triage import TRIAGE
 from tests.fuzz.wire import WIRE
 
 __all__ = ["TARGETS", "counts"]
 
-TARGETS: dict[str, Target] = {target.name: target for target in (*WIRE, *MESSAGES, *DUMPS, *FILES, *LINE)}
+TARGETS: dict[str, Target] = {target.name: target for target in (*WIRE, *MESSAGES, *DUMPS, *FILES, *TRIAGE, *LINE)}
 
 
 def counts(total: int, targets: Collection[Target]) -> dict[str, int]:

@@ -182,7 +182,8 @@ async def test_physical_page_0_is_refused_and_counted(tmp_path: Path, autojump_c
             log = (tmp_path / "snapshot" / "requests.log").read_text()
             assert "page 0x0 is unreadable: the target refused it (0xc0000001)" in log
     refused = way.machine.counts["ReadPhysicalMemory"]
-    assert refused < 1.1 * 0x1000 * PAGE_SIZE / 3944
+    # A page alone takes two reads; most of these do not.
+    assert refused < 1.2 * 0x1000 * PAGE_SIZE / 3944
 
 
 async def test_physical_reads_refused_as_a_whole_are_replaced_by_virtual_ones(

@@ -64,7 +64,7 @@ def test_pages_that_are_missing_are_written_around_only_if_that_is_known(home: H
     assert (ended.code, out.exists()) == (5, False)
     assert ended.last == (
         f"kdbridge: {home.small} lacks {whole - held.page_count} of the {whole} pages of a complete dump; "
-        "--partial writes what there is, --kind kernel needs fewer"
+        "--partial writes what there is, a smaller --kind needs fewer"
     )
     ended = call("convert", home.small, out, "--partial", "--json")
     assert (ended.code, ended.document["missing"]) == (1, whole - held.page_count)

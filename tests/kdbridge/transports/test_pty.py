@@ -82,3 +82,16 @@ async def test_a_link_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     with pytest.raises(TransportOpenError, match="File exists"):
         open_pty(f"pty:{tmp_path / 'file'}")
     assert (tmp_path / "file").read_text() == "precious"
+
+
+async def test_what_was_written_before_it_was_closed_comes_and_then_that_it_was(tmp_path: Path) -> None:
+    line = open_pty(f"pty:{tmp_path / 'line'}")
+    peer = os.open(tmp_path / "line", os.O_RDWR | os.O_NOCTTY)
+    await line.wait()
+    os.write(peer, b"the last words")
+    os.close(peer)
+    with trio.fail_after(5):
+        assert await line.receive() == b"the last words"
+        with pytest.raises(TransportLostError, match="whoever had it open has closed it"):
+            await line.receive()
+    await line.aclose()
