@@ -7,37 +7,39 @@ from collections.abc import Callable, Iterable, Iterator
 
 from kdbridge.errors import MemoryFault
 from protocol.address import VirtualAddress
+from protocol.pieces import without_overlaps
 
 __all__ = ["BlockMemory"]
 
+_Give = Callable[[int, int], bytes]
+_Stretch = tuple[int, int, int, _Give]
+"""Where it begins and ends, the address of the block it is a part of, and what gives the block's bytes."""
+_NONE: _Stretch = (0, 0, 0, lambda offset, size: b"")
+
 
 class BlockMemory:
-    """Blocks by virtual address. They may overlap: what comes first in ascending order of addresses is read."""
+    """Blocks by virtual address. They may overlap: of two that hold a byte, the one given first is read."""
 
-    __slots__ = ("_blocks", "_farthest", "_starts")
+    __slots__ = ("_starts", "_stretches")
 
-    def __init__(self, blocks: Iterable[tuple[int, int, Callable[[int, int], bytes]]]) -> None:
+    def __init__(self, blocks: Iterable[tuple[int, int, _Give]]) -> None:
         """Each: its address, its size, and what gives `size` bytes from an `offset` into it on."""
-        self._blocks = sorted((block for block in blocks if block[1] > 0), key=lambda block: block[:2])
-        self._starts = [address for address, _, _ in self._blocks]
-        # The last block that begins at or before an address need not be the one that reaches it.
-        self._farthest: list[int] = []
-        farthest = 0
-        for index, (address, size, _) in enumerate(self._blocks):
-            best = self._blocks[farthest]
-            if address + size > best[0] + best[1]:
-                farthest = index
-            self._farthest.append(farthest)
+        given = list(blocks)
+        self._stretches: list[_Stretch] = [
+            (part.start, part.end, given[part.piece][0], given[part.piece][2])
+            for part in without_overlaps([(address, size) for address, size, _ in given])
+        ]
+        self._starts = [stretch[0] for stretch in self._stretches]
 
     async def read(self, address: VirtualAddress, size: int) -> bytes:
         """Exactly `size` bytes, across blocks that touch. MemoryFault names the first byte that is in none."""
         parts: list[bytes] = []
         done = 0
+        index = bisect.bisect_right(self._starts, address) - 1
         while done < size:
             at = address + done
-            index = bisect.bisect_right(self._starts, at) - 1
-            start, length, give = self._blocks[self._farthest[index]] if index >= 0 else (0, 0, _nothing)
-            part = give(at - start, min(size - done, start + length - at)) if start <= at < start + length else b""
+            start, end, block, give = self._stretches[index] if 0 <= index < len(self._stretches) else _NONE
+            part = give(at - block, min(size - done, end - at)) if start <= at < end else b""
             if not part:
                 raise MemoryFault(
                     f"no piece that is there holds virtual address {at:#x}",
@@ -45,21 +47,17 @@ class BlockMemory:
                 )  # fmt: skip
             parts.append(part)
             done += len(part)
+            index += at + len(part) >= end
         return b"".join(parts)
 
     def ranges(self) -> Iterator[tuple[int, int]]:
         """(address, size) of what is covered, ascending; blocks that touch are one."""
-        start = end = -1
-        for address, size, _ in self._blocks:
-            if address <= end:
-                end = max(end, address + size)
-                continue
-            if end > start:
-                yield start, end - start
-            start, end = address, address + size
-        if end > start:
-            yield start, end - start
-
-
-def _nothing(offset: int, size: int) -> bytes:
-    return b""
+        low = high = -1
+        for start, end, _, _ in self._stretches:
+            if start != high:
+                if high > low:
+                    yield low, high - low
+                low = start
+            high = end
+        if high > low:
+            yield low, high - low

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from kdbridge.target import Module, UnloadedModule
 from protocol.dumpfile.header import DumpHeader
 from protocol.dumpfile.triage import TriageBlock, TriageLayout, parse_triage
+from protocol.errors import LayoutError
+from protocol.layouts.kdbg import parse_kdbg
+from protocol.structure import Structure
 
 from .blocks import BlockMemory
 
 __all__ = ["SmallDump"]
 
-_POINTER = 8
 _APC_PROCESS = 0xB8
 """KTHREAD.ApcState.Process on x64 where the KDBG does not say (kd-protocol 6)."""
 
@@ -20,45 +23,67 @@ _Give = Callable[[int, int], bytes]
 
 
 class SmallDump:
-    """What a dump of type 4 holds beside its header. `read(offset, size)` gives bytes of the file."""
+    """What a dump of type 4 holds beside its header. `read(offset, size)` gives bytes of the file.
+
+    Its memory is the blocks first of all, as WinDbg reads it; a section is read where no block has the byte.
+    """
 
     def __init__(self, read: _Give, header: DumpHeader, size: int) -> None:
         """Raises DumpFormatError where there is no TRIAGE_DUMP."""
         self._read = read
-        self._header = header
         self.layout: TriageLayout = parse_triage(read, header, size)
-        pieces = [(block.address, block) for block in (*self.layout.blocks, *self._known_sections())]
-        self.memory = BlockMemory((address, block.size, self._give(block)) for address, block in pieces)
-        found = list(self._objects())
-        if found:
-            self.memory = BlockMemory((address, block.size, self._give(block)) for address, block in [*pieces, *found])
+        self._kdbg = self._block()
+        self._prcb = self._bytes(self.layout.prcb)
+        number = self._number("offset_prcb_number", self._prcb, 4)
+        self.processor = number if number < header.number_processors else 0
+        """The one whose KPRCB has a section of its own: it stopped the machine."""
+        self.memory = BlockMemory(
+            (block.address, block.size, self._give(block)) for block in (*self.layout.blocks, *self._sections())
+        )
+
+    def _bytes(self, section: TriageBlock) -> bytes:
+        return self._read(section.file_offset, section.size) if section.size else b""
 
     def _give(self, block: TriageBlock) -> _Give:
         return lambda offset, size: self._read(block.file_offset + offset, size)
 
-    def _known_sections(self) -> Iterator[TriageBlock]:
-        for section in (self.layout.debugger_data, self.layout.call_stack):
-            if section.address and section.size:
-                yield section
+    def _block(self) -> Structure | None:
+        try:
+            return parse_kdbg(self._bytes(self.layout.debugger_data))
+        except LayoutError:
+            return None
 
-    def _objects(self) -> Iterator[tuple[int, TriageBlock]]:
-        """KPRCB, thread and process: found by the pointers from one to the next, where no piece has them already."""
-        block = self._read(self.layout.debugger_data.file_offset, self.layout.debugger_data.size)
-        prcb = self._section(self.layout.prcb)
-        if len(block) < 0x2C2 or len(prcb) < 16:
-            return
-        thread_at = int.from_bytes(block[0x2B4:0x2B6], "little")
-        process_at = int.from_bytes(block[0x2A0:0x2A2], "little") or _APC_PROCESS
-        thread = int.from_bytes(prcb[thread_at : thread_at + _POINTER], "little")
-        if thread and self.layout.thread.size:
-            yield thread, self.layout.thread
-            data = self._section(self.layout.thread)
-            process = int.from_bytes(data[process_at : process_at + _POINTER], "little")
-            if process and self.layout.process.size:
-                yield process, self.layout.process
+    def _number(self, offset: str, data: bytes, size: int = 8) -> int:
+        """The number at the offset that this field of the KDBG says; 0 where there is none."""
+        at = self._kdbg[offset] if self._kdbg is not None else 0
+        return int.from_bytes(data[at : at + size], "little") if at else 0
 
-    def _section(self, section: TriageBlock) -> bytes:
-        return self._read(section.file_offset, section.size) if section.size else b""
+    def _sections(self) -> Iterator[TriageBlock]:
+        """Where the sections were: the file says it of two, and of the others each pointer leads to the next."""
+        thread = self._bytes(self.layout.thread)
+        at = (self._kdbg["offset_kthread_apc_process"] if self._kdbg is not None else 0) or _APC_PROCESS
+        process = int.from_bytes(thread[at : at + 8], "little")
+        places = (
+            (self.layout.debugger_data.address, self.layout.debugger_data, "size"),
+            (self.layout.call_stack.address, self.layout.call_stack, ""),
+            (self._prcb_address(), self.layout.prcb, "size_prcb"),
+            (self._number("offset_prcb_current_thread", self._prcb), self.layout.thread, "size_ethread"),
+            (process, self.layout.process, "size_eprocess"),
+        )
+        for address, section, size in places:
+            told = self._kdbg[size] if self._kdbg is not None and size else 0
+            if address and section.size:
+                yield replace(section, address=address, size=min(told or section.size, section.size))
+
+    def _prcb_address(self) -> int:
+        """What KiProcessorBlock has for the processor, where a block has that."""
+        if self._kdbg is None or not self._kdbg["ki_processor_block"]:
+            return 0
+        place = self._kdbg["ki_processor_block"] + 8 * self.processor
+        for block in self.layout.blocks:
+            if block.address <= place and place + 8 <= block.address + block.size:
+                return int.from_bytes(self._read(block.file_offset + place - block.address, 8), "little")
+        return 0
 
     @property
     def modules(self) -> tuple[Module, ...]:

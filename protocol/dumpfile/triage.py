@@ -10,16 +10,13 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import construct as cs
-
 from protocol.errors import DumpFormatError
-from protocol.structure import Structure, StructureLayout
+from protocol.structure import Structure
 
 from .header import DumpHeader, DumpType, encode_header
+from .triage_layout import TRIAGE_DUMP32, TRIAGE_DUMP64
 
 __all__ = [
-    "TRIAGE_DUMP32",
-    "TRIAGE_DUMP64",
     "TriageBlock",
     "TriageContents",
     "TriageDriver",
@@ -29,54 +26,7 @@ __all__ = [
     "parse_triage",
 ]
 
-ReadFile = Callable[[int, int], bytes]
-
-_SECTIONS = (
-    "service_pack_build", "size_of_dump", "valid_offset", "context_offset", "exception_offset", "mm_offset",
-    "unloaded_drivers_offset", "prcb_offset", "process_offset", "thread_offset", "call_stack_offset",
-    "size_of_call_stack", "driver_list_offset", "driver_count", "string_pool_offset", "string_pool_size",
-    "broken_driver_offset", "triage_options",
-)  # fmt: skip
-
-TRIAGE_DUMP64 = StructureLayout(
-    "TRIAGE_DUMP64",
-    cs.Struct(
-        *[name / cs.Int32ul for name in _SECTIONS],
-        "top_of_stack" / cs.Int64ul,
-        "bstore_offset" / cs.Int32ul,
-        "size_of_bstore" / cs.Int32ul,
-        "limit_of_bstore" / cs.Int64ul,
-        "data_page_address" / cs.Int64ul,
-        "data_page_offset" / cs.Int32ul,
-        "data_page_size" / cs.Int32ul,
-        "debugger_data_offset" / cs.Int32ul,
-        "debugger_data_size" / cs.Int32ul,
-        "data_blocks_offset" / cs.Int32ul,
-        "data_blocks_count" / cs.Int32ul,
-    ),
-    {"size_of_dump": 4, "context_offset": 0xC, "prcb_offset": 0x1C, "call_stack_offset": 0x28, "driver_count": 0x34,
-     "triage_options": 0x44, "top_of_stack": 0x48, "data_page_address": 0x60, "debugger_data_offset": 0x70,
-     "data_blocks_count": 0x7C},
-    0x80,
-)  # fmt: skip
-
-TRIAGE_DUMP32 = StructureLayout(
-    "TRIAGE_DUMP32",
-    cs.Struct(
-        *[name / cs.Int32ul for name in _SECTIONS],
-        "top_of_stack" / cs.Int32ul,
-        "data_page_address" / cs.Int32ul,
-        "data_page_offset" / cs.Int32ul,
-        "data_page_size" / cs.Int32ul,
-        "debugger_data_offset" / cs.Int32ul,
-        "debugger_data_size" / cs.Int32ul,
-        "data_blocks_offset" / cs.Int32ul,
-        "data_blocks_count" / cs.Int32ul,
-    ),
-    {"triage_options": 0x44, "top_of_stack": 0x48, "data_page_address": 0x4C, "debugger_data_offset": 0x58,
-     "data_blocks_offset": 0x60},
-    0x68,
-)  # fmt: skip
+_ReadFile = Callable[[int, int], bytes]
 
 _TRAILER = b"TRGD"
 _MINI_DUMP_FIELDS = 0xCFF
@@ -92,7 +42,9 @@ _DRIVER_FIELDS = struct.Struct("<QQQ")
 """DllBase, EntryPoint, SizeOfImage at +30 of the module data; Flags, CheckSum, TimeDateStamp lie at +68, +78, +80."""
 assert (_MM.size, _UNLOADED64.size, _BLOCK64.size) == (0x50, 0x38, 16)
 
-_MOST_DRIVERS, _MOST_BLOCKS, _MOST_UNLOADED = 4096, 1 << 17, 64
+_MOST_DRIVERS, _MOST_BLOCKS, _MOST_UNLOADED = 4096, 1 << 15, 64
+_LARGEST_SECTION = 1 << 20
+"""A KPRCB has 44 KiB, a kernel stack at most 96."""
 _LONGEST_NAME = 1024
 _SHORT_NAME = 12
 
@@ -164,7 +116,7 @@ class TriageContents:
 # ---- reading ----------------------------------------------------------------------------------------------------
 
 
-def parse_triage(read: ReadFile, header: DumpHeader, size: int) -> TriageLayout:
+def parse_triage(read: _ReadFile, header: DumpHeader, size: int) -> TriageLayout:
     """What lies behind the header of a small dump of `size` bytes; `read(offset, size)` gives bytes of the file.
 
     Raises DumpFormatError where there is no TRIAGE_DUMP at all; everything else that is wrong is a shortcoming, and
@@ -197,7 +149,7 @@ def parse_triage(read: ReadFile, header: DumpHeader, size: int) -> TriageLayout:
 
 
 class _Reader:
-    def __init__(self, read: ReadFile, size: int, fields: Structure, header: DumpHeader) -> None:
+    def __init__(self, read: _ReadFile, size: int, fields: Structure, header: DumpHeader) -> None:
         self._read = read
         self._size = size
         self._fields = fields
@@ -209,18 +161,20 @@ class _Reader:
         return sorted({self._fields[name] for name in names if self._fields[name]} | {self._size})
 
     def room(self, name: str) -> int:
-        """Bytes from this section's beginning to that of the next."""
+        """Bytes from this section's beginning to that of the next; no more than a section may have."""
         start = self._fields[name]
-        return next((other - start for other in self._starts() if other > start), 0) if start else 0
+        room = next((other - start for other in self._starts() if other > start), 0) if start else 0
+        return min(room, _LARGEST_SECTION)
 
     def section(self, name: str, size: int, address: int = 0) -> TriageBlock:
         """A section as far as the file has it."""
         start = self._fields[name]
         if not start or not size:
             return TriageBlock(address, 0, 0)
-        there = max(min(size, self._size - start), 0)
+        there = max(min(size, self._size - start, _LARGEST_SECTION), 0)
         if there < size:
-            self.shortcomings.append(f"{name.removesuffix('_offset')} at {start:#x} reaches beyond the file's end")
+            why = "reaches beyond the file's end" if start + size > self._size else f"has {size:#x} bytes: too much"
+            self.shortcomings.append(f"{name.removesuffix('_offset')} at {start:#x} {why}")
         return TriageBlock(address, start, there)
 
     def _table(self, name: str, count: int, most: int, entry: int, what: str) -> tuple[bytes, int]:
@@ -280,14 +234,20 @@ class _Reader:
             "data_blocks_offset", self._fields["data_blocks_count"], _MOST_BLOCKS, form.size, "data blocks"
         )
         found: list[TriageBlock] = []
-        outside = 0
+        outside = surplus = total = 0
         for address, offset, size in form.iter_unpack(data[: count * form.size]):
             there = max(min(size, self._size - offset), 0)
             outside += there < size
-            if there:
+            # Each byte of the file stands for one byte of memory: whoever says more than that wants ours.
+            if total + there > self._size:
+                surplus += 1
+            elif there:
+                total += there
                 found.append(TriageBlock(address, offset, there))
         if outside:
             self.shortcomings.append(f"{outside} data blocks reach beyond the file's end")
+        if surplus:
+            self.shortcomings.append(f"{surplus} data blocks are left out: together they are larger than the file")
         return tuple(found)
 
 
@@ -298,10 +258,13 @@ def encode_triage(header: DumpHeader, contents: TriageContents, secondary: bytes
     """The whole file of a 64-bit machine, piece by piece, in Windows' order of sections; `secondary` behind it.
 
     The header's type, MiniDumpFields, memory runs and size are set here; all else is the caller's.
-    Raises DumpFormatError when there is no stack, no KPRCB or no KDBG: WinDbg opens no such file.
+    Raises DumpFormatError when there is no stack, no KPRCB or no KDBG (WinDbg opens no such file), and where there
+    is too much of anything.
     """
     if header.bits != 64:
         raise DumpFormatError("small dumps of 32-bit machines are read, and not written")
+    if len(contents.blocks) > _MOST_BLOCKS:
+        raise DumpFormatError(f"a small dump has at most {_MOST_BLOCKS} pieces, and these are {len(contents.blocks)}")
     lacking = [name for name in ("prcb", "call_stack", "debugger_data") if not getattr(contents, name)]
     if lacking:
         raise DumpFormatError(f"a small dump needs {', '.join(lacking)}, and there is none")
@@ -372,8 +335,8 @@ class _Body:
 def _unloaded(images: Sequence[TriageUnloaded]) -> bytes:
     out = bytearray(len(images).to_bytes(8, "little"))
     for image in images:
-        name = image.name[:_SHORT_NAME].encode("utf-16-le", "replace")[: 2 * _SHORT_NAME]
-        out += _UNLOADED64.pack(len(name), 2 * _SHORT_NAME, 0, 0, name, image.start, image.end)
+        name = image.name.encode("utf-16-le", "replace")[: 2 * _SHORT_NAME]
+        out += _UNLOADED64.pack(len(name), len(name), 0, 0, name, image.start, image.end)
     return bytes(out)
 
 
@@ -383,7 +346,7 @@ def _names(drivers: Sequence[TriageDriver], start: int) -> tuple[bytes, list[int
     pool = bytearray()
     offsets: list[int] = []
     for driver in drivers:
-        text = driver.path[:_LONGEST_NAME].encode("utf-16-le", "replace")
+        text = driver.path.encode("utf-16-le", "replace")[: 2 * _LONGEST_NAME]
         offsets.append(start + len(pool))
         pool += (len(text) // 2).to_bytes(4, "little") + text + b"\0\0"
         pool += bytes(-len(pool) % 8)

@@ -122,8 +122,10 @@ def _check(layout: TriageLayout, data: bytes) -> None:
     assert sum(piece.size for piece in layout.blocks) <= len(data)
 
     contents = contents_of(layout, data)
-    for name in ("prcb", "call_stack", "debugger_data"):
-        contents = replace(contents, **{name: getattr(contents, name) or b"x"})
+    contents = replace(
+        contents, prcb=contents.prcb or b"x", call_stack=contents.call_stack or b"x",
+        debugger_data=contents.debugger_data or b"x",
+    )  # fmt: skip
     header = parse_header(data)
     with contextlib.suppress(KdError):
         again = b"".join(encode_triage(header, contents))
