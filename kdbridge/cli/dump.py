@@ -86,6 +86,7 @@ def dump_command(
         as_json,
         twice=twice,
         limits=limits,
+        inference=inference,
     )
     return keeping(folder, out, kind, lambda: bring_home(target, order, wishes))
 

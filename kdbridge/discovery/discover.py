@@ -45,10 +45,13 @@ async def discover(source: Source, report: Callable[[Finding], None] | None = No
     runs = await _memory_runs(source, kdbg, notes)
     code, parameters = await _bug_check(source, kdbg, notes)
     listed = listed_modules(source, notes)
+    from_file = listed is not None
     if listed is None:
         listed = await find_modules(source, version, kdbg, notes), await find_unloaded_modules(source, kdbg, notes)
     modules, unloaded = listed
-    if source.physical is None:
+    if source.physical is None and from_file:
+        notes.missing("physical memory", "a small dump holds pieces of memory by virtual address, and no pages")
+    elif source.physical is None:
         notes.missing("physical memory", "the target refuses physical reads; only what is mapped can be read")
     return Target(
         version=version,

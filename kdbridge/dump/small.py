@@ -11,6 +11,7 @@ from pathlib import Path
 from kdbridge.discovery.processes import find_processes
 from kdbridge.errors import DumpError
 from kdbridge.log_blob import encode_log
+from kdbridge.memory.files import DumpFile
 from kdbridge.plan import Places, VirtualRange, Working, small_batches, working
 from kdbridge.snapshot import Snapshot
 from kdbridge.target import Processor, Target
@@ -27,7 +28,7 @@ from .patchwork import Patchwork, available
 from .rendered import Rendered
 from .whole import whole_file
 
-__all__ = ["render_small"]
+__all__ = ["render_small", "told_pieces"]
 
 _LARGEST_STACK = 0x18000
 
@@ -43,7 +44,9 @@ async def render_small(
     lacking = f"PARTIAL: {missing} pages of a small dump are missing" if missing else ""
     if missing and not partial:
         raise DumpError(f"{source.name} lacks {missing} of the pages of a small dump; --partial writes what there is")
-    shortcomings = [*_lay_known(patchwork, target, architecture)]
+    told, shortcomings = told_pieces(target, architecture)
+    for address, data in told:
+        patchwork.know(address, data)
     blocks = patchwork.blocks()
     contents = await _contents(source, target, blocks)
     header = header_of(target, architecture, comment_of(target, comment, lacking))
@@ -86,6 +89,10 @@ async def _gather(source: HeldPages, target: Target) -> tuple[Patchwork, list[di
         missing += lacks
         wanted = sum(piece.size for piece in batch.ranges)
         reasons.append({"for": batch.reason, "wanted": wanted, "there": size, "missing_pages": lacks})
+    if isinstance(source, DumpFile) and source.small is not None:
+        # Somebody found it worth keeping, whatever it was for.
+        for address, size in source.small.memory.ranges():
+            patchwork.add(await available(source.virtual, address, size))
     # What was read for a larger kind, and a small dump has room for: it is there, or it is not.
     for process in await find_processes(source, target):
         size = 0 if target.kdbg is None else target.kdbg.block["size_eprocess"]
@@ -95,34 +102,38 @@ async def _gather(source: HeldPages, target: Target) -> tuple[Patchwork, list[di
     return patchwork, reasons, missing
 
 
-def _lay_known(patchwork: Patchwork, target: Target, architecture: Architecture) -> list[str]:
-    """What the target told of its registers, its KDBG and its bug check, where a debugger looks for it."""
+def told_pieces(target: Target, architecture: Architecture) -> tuple[list[tuple[int, bytes]], list[str]]:
+    """What the target told of its registers, its KDBG and its bug check, where a debugger looks for it in memory.
+
+    And what it did not tell, in words.
+    """
+    told: list[tuple[int, bytes]] = []
     shortcomings: list[str] = []
     block = target.kdbg.block if target.kdbg is not None else None
     if block is None or target.kdbg is None:
-        return ["no KDBG: a debugger will find no registers in this dump"]
-    patchwork.know(target.kdbg.address, block.raw)
+        return told, ["no KDBG: a debugger will find no registers in this dump"]
+    told.append((target.kdbg.address, block.raw))
     if target.bug_check_code is not None:
         values = (target.bug_check_code, *target.bug_check_parameters)
-        patchwork.know(block["ki_bugcheck_data"], b"".join(value.to_bytes(8, "little") for value in values))
+        told.append((block["ki_bugcheck_data"], b"".join(value.to_bytes(8, "little") for value in values)))
     if target.build_lab:
-        patchwork.know(block["nt_build_lab"], target.build_lab.encode("ascii", "replace") + b"\0")
+        told.append((block["nt_build_lab"], target.build_lab.encode("ascii", "replace") + b"\0"))
     for processor in target.processors:
         if processor.prcb is None:
             shortcomings.append(f"registers of processor {processor.number}")
             continue
-        patchwork.know(block["ki_processor_block"] + 8 * processor.number, processor.prcb.to_bytes(8, "little"))
+        told.append((block["ki_processor_block"] + 8 * processor.number, processor.prcb.to_bytes(8, "little")))
         if processor.context is None or not processor.context_address:
             shortcomings.append(f"registers of processor {processor.number}")
             continue
         if block.has("offset_prcb_context") and block["offset_prcb_context"]:
             place = processor.prcb + block["offset_prcb_context"]
-            patchwork.know(place, processor.context_address.to_bytes(8, "little"))
-        patchwork.know(processor.context_address, processor.context.raw[: architecture.context.size])
+            told.append((place, processor.context_address.to_bytes(8, "little")))
+        told.append((processor.context_address, processor.context.raw[: architecture.context.size]))
         if processor.special_registers is not None and block["offset_prcb_proc_state_special_reg"]:
             place = processor.prcb + block["offset_prcb_proc_state_special_reg"]
-            patchwork.know(place, processor.special_registers.raw)
-    return shortcomings
+            told.append((place, processor.special_registers.raw))
+    return told, shortcomings
 
 
 async def _contents(source: HeldPages, target: Target, blocks: list[tuple[int, bytes]]) -> TriageContents:

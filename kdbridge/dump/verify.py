@@ -20,6 +20,7 @@ from protocol.dumpfile.header import DumpType
 
 from .header import context_record
 from .overlay import laid_over
+from .verify_pieces import compare_pieces
 
 __all__ = ["PageWitness", "Verified", "verify"]
 
@@ -111,9 +112,16 @@ async def verify(dump: DumpFile, against: PageWitness | None = None, progress: P
         extra = (dump.held - against.held).page_count
         if extra:
             problems.append(f"{extra} pages of the dump are not in {against.name}")
-        notes.append(f"{compared} pages compared with {against.name}")
+        if dump.small is None:
+            notes.append(f"{compared} pages compared with {against.name}")
         if marked:
             notes.append(f"{marked} pages are marked as unreadable, and {against.name} has them")
+        if isinstance(against, Snapshot) and dump.small is not None:
+            pieces = await compare_pieces(dump, against.virtual, against.target)
+            notes.append(
+                f"{pieces.compared} of {pieces.size} bytes in {pieces.count} pieces compared with {against.name}"
+            )
+            problems += [f"the byte at {address:#x} is not what was read" for address in pieces.differing]
         if isinstance(against, Snapshot):
             problems += _not_as_told(layout.header.context_record, target, against)
     return Verified(

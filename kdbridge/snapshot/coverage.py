@@ -90,9 +90,9 @@ class Coverage:
         else:
             runs.append(PageRun(pfn, 1))
 
-    def add_run(self, run: PageRun, state: PageState) -> None:
-        """The frames of this run that were missing are known now."""
-        missing = PageRuns([run]) - PageRuns(known for one in PageState if one for known in self.runs(one))
+    def add_missing(self, pages: PageRuns, state: PageState) -> None:
+        """Those of these frames that were missing are known now."""
+        missing = pages - PageRuns(known for one in PageState if one for known in self.runs(one))
         self._saved[state] = self.runs(state) | missing
         self._added[state] += missing
 

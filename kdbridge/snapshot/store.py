@@ -180,8 +180,7 @@ class Snapshot:
 
     def infer_zeros(self, pages: PageRuns) -> None:
         """Take frames that are not known yet for zero pages, without having read them; marked so for good."""
-        for run in pages:
-            self.coverage.add_run(run, PageState.INFERRED_ZERO)
+        self.coverage.add_missing(pages, PageState.INFERRED_ZERO)
 
     def infer(self, pfn: int, data: bytes) -> None:
         """Take this for the content of a frame, from the file of an image, without having read it; marked so."""
