@@ -5,6 +5,8 @@ socket, a pty and KDNET on loopback; and where the time of one round trip goes.
 Line share: on a paced line, how much of what the target sends while reading is dump payload.
 Noise: on a line that turns over bits, the adaptive read size against the best of fixed ones, in virtual time.
 Memory: resident size of `kdbridge dump` of a 64 GiB machine with 200 MiB of content.
+Planning and rendering: processor time of the kernel plan a page; writing a dump against `cp`.
+Value: what a dump that was cut off shows in WinDbg's engine, by how much was read (docs/value-curve.svg).
 """
 
 from __future__ import annotations
@@ -30,8 +32,10 @@ from protocol.kdnet import parse_key
 from .checkpoints import checkpoints
 from .machine import machine
 from .noise import noise
+from .planning import planning, rendering
 from .rival import blocking_dump
 from .rival_net import blocking_dump_net, crypto_seconds
+from .value import value
 
 _ROUNDS = 31
 # A round is short, and the two take turns: the clock of a machine, and what else it does, change from second to second.
@@ -184,6 +188,9 @@ def main() -> None:
               f"{use:.3f} of what the line can carry")  # fmt: skip
     noise()
     memory()
+    planning()
+    rendering()
+    value()
 
 
 if __name__ == "__main__":

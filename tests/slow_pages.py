@@ -26,20 +26,33 @@ class Found:
     transition: set[int] = field(default_factory=set)
 
 
+class _Ram:
+    """The frames that are RAM, as ranges: a set of them would have millions."""
+
+    def __init__(self, runs: Iterable[tuple[int, int]]) -> None:
+        self._runs = [range(base, base + count) for base, count in runs]
+
+    def __contains__(self, pfn: int) -> bool:
+        return any(pfn in run for run in self._runs)
+
+    def __rand__(self, pfns: Iterable[int]) -> set[int]:
+        return {pfn for pfn in pfns if pfn in self}
+
+
 ReadPage = Callable[[int], bytes | None]
 Runs = Iterable[tuple[int, int]]
 
 
 def look_through(read_page: ReadPage, runs: Runs, root: int, slots: range) -> Found:
     """All that the tables below these entries of a root (a physical address) lead to."""
-    ram = {pfn for base, count in runs for pfn in range(base, base + count)}
+    ram = _Ram(runs)
     found = Found()
     _look_into(read_page, ram, root >> 12 & 0xFF_FFFF_FFFF, 4, slots, root >> 12 & 0xFF_FFFF_FFFF, found)
     return found
 
 
 def _look_into(
-    read_page: ReadPage, ram: set[int], table: int, levels_left: int, slots: Iterable[int], root: int, found: Found
+    read_page: ReadPage, ram: _Ram, table: int, levels_left: int, slots: Iterable[int], root: int, found: Found
 ) -> None:
     if table not in ram:
         return
