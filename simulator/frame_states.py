@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from protocol.address import PAGE_SHIFT, PageRun, PageRuns
+from protocol.layouts.pfn import PageLocation
 
 from .errors import SimulationError
 from .image import MemoryImage
 from .paging import PteFlag
-from .pfn_layout import PageLocation
 
 __all__ = ["FrameState", "FrameStates"]
 

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRun, PageRuns
+from protocol.layouts.pfn import PageLocation
 
 from .frame_states import FrameState, FrameStates
 from .image import PageBacking
 from .paging import MIB2, PteFlag
-from .pfn_layout import PageLocation, PfnLayout
+from .pfn_layout import PfnLayout
 from .space import KernelSpace
 
 __all__ = ["PfnArray", "RecordCodec"]

@@ -6,25 +6,11 @@ to find it out by what is known of some frames.
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 
 from .errors import SimulationError
 
-__all__ = ["COMPACT_PFN", "PFN_LAYOUTS", "VISTA_PFN", "WINDOWS_10_PFN", "PageLocation", "PfnLayout"]
-
-
-class PageLocation(enum.IntEnum):
-    """MMPFNENTRY.PageLocation: on which list a frame is, or that it is on none."""
-
-    ZEROED = 0
-    FREE = 1
-    STANDBY = 2
-    MODIFIED = 3
-    MODIFIED_NO_WRITE = 4
-    BAD = 5
-    ACTIVE = 6
-    TRANSITION = 7
+__all__ = ["COMPACT_PFN", "PFN_LAYOUTS", "VISTA_PFN", "WINDOWS_10_PFN", "PfnLayout"]
 
 
 @dataclass(frozen=True, slots=True)

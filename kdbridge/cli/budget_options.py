@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import inf
-from typing import Any
 
 import click
 import trio
 
 from kdbridge.budget import Budget
 
+from .gathered import gathered
 from .words import duration, size
 
 __all__ = ["Limits", "budget_options"]
@@ -87,17 +86,9 @@ _OPTIONS = (
 )
 
 
-def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The three options; the verb is given one `limits`."""
+def _limits(within: float, until: float, most: float) -> Limits:
+    return Limits(min(within, until), most)
 
-    def with_limits(*args: Any, within: float, until: float, most: float, **rest: Any) -> Any:
-        return command(*args, limits=Limits(min(within, until), most), **rest)
 
-    with_limits.__doc__ = command.__doc__
-    with_limits.__name__ = command.__name__
-    wrapped: Callable[..., Any] = with_limits
-    for option in reversed(_OPTIONS):
-        wrapped = option(wrapped)
-    # The options that stand below in the source come later in the help.
-    wrapped.__click_params__ = [*getattr(command, "__click_params__", []), *wrapped.__click_params__]  # type: ignore[attr-defined]
-    return wrapped
+budget_options = gathered(_OPTIONS, "limits", _limits, "within", "until", "most")
+"""The three options; the verb is given one `limits`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterable
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -12,9 +11,9 @@ from typing import Any, Self
 from kdbridge.errors import DumpError, FileError, MemoryFault, TargetRefusedError
 from kdbridge.log_blob import LOG_BLOB, inferred_of, parse_log
 from kdbridge.positioned import read_at
-from kdbridge.source import PageRead, StopEvent, VirtualMemory, require_architecture
+from kdbridge.source import StopEvent, VirtualMemory, require_architecture
 from kdbridge.target import Module, SharedData, UnloadedModule
-from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRun, PageRuns, PhysicalAddress
+from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRun, PageRuns
 from protocol.arch import Architecture
 from protocol.dumpfile.complete import UNREADABLE_PAGE
 from protocol.dumpfile.exception import ExceptionRecord
@@ -24,43 +23,13 @@ from protocol.errors import DumpFormatError, LayoutError
 from protocol.layouts.version import GetVersion64
 from protocol.structure import Structure
 
+from .pages import PageMemory
 from .triage import SmallDump
 from .virtual import PagedVirtualMemory
 
-__all__ = ["DumpFile", "FileMemory", "RawImage"]
+__all__ = ["DumpFile", "RawImage"]
 
 _LARGEST_POINTERS = 2048
-
-
-class FileMemory:
-    """Pages of a file by frame. `offset_of` says where a frame lies; None where it is not in the file."""
-
-    def __init__(self, owner: DumpFile | RawImage) -> None:
-        self._owner = owner
-
-    async def read(self, address: PhysicalAddress, size: int) -> bytes:
-        """Exactly `size` bytes. MemoryFault names the first that the file does not hold."""
-        parts: list[bytes] = []
-        done = 0
-        while done < size:
-            at = address + done
-            length = min(size - done, PAGE_SIZE - (at & PAGE_SIZE - 1))
-            page = self._owner.page(at >> PAGE_SHIFT)
-            if page is None:
-                raise MemoryFault(
-                    f"{self._owner.name} does not hold physical address {at:#x}",
-                    address=at, size=size, done=done, virtual=False,
-                )  # fmt: skip
-            parts.append(page[at & PAGE_SIZE - 1 :][:length])
-            done += length
-        return b"".join(parts)
-
-    async def read_pages(self, runs: Iterable[PageRun]) -> AsyncIterator[PageRead]:
-        """Every page of these runs; those that are not there with the reason."""
-        for run in runs:
-            for pfn in range(run.base_page, run.end_page):
-                page = self._owner.page(pfn)
-                yield PageRead(pfn, page, "" if page is not None else f"{self._owner.name} does not hold it")
 
 
 class _File:
@@ -101,7 +70,7 @@ class DumpFile:
         except DumpFormatError as error:
             self._file.close()
             raise DumpError(f"{path} is not a dump that can be read: {error}") from None
-        self._physical = FileMemory(self)
+        self._physical = PageMemory(self)
         self._held: PageRuns | None = None
 
     def close(self) -> None:
@@ -195,7 +164,7 @@ class DumpFile:
         return str(self.path)
 
     @property
-    def physical(self) -> FileMemory | None:
+    def physical(self) -> PageMemory | None:
         """Its pages; None in a small dump."""
         return None if self.small is not None else self._physical
 
@@ -316,7 +285,7 @@ class RawImage:
         """Raises FileError when it cannot be read."""
         self.path = path
         self._file = _File(path)
-        self.physical = FileMemory(self)
+        self.physical = PageMemory(self)
 
     @property
     def name(self) -> str:

@@ -15,8 +15,9 @@ from kdbridge.target import Target
 from protocol.address import PAGE_SIZE, PageRuns
 from protocol.arch import Architecture, architecture_of
 from protocol.layouts.kernel import KLDR_DATA_TABLE_ENTRY64, LARGEST_NAME
+from protocol.layouts.pfn import PageLocation
 
-from .pfn_database import PageLocation, PfnDatabase, find_pfn_database
+from .pfn_database import PfnDatabase, find_pfn_database
 from .places import Places
 from .plan import PlannedPages, Stage, VirtualRange
 from .tables import Mapped, TableWalk

@@ -7,7 +7,6 @@ that contradicts a single one of them is none, and without exactly one layout th
 
 from __future__ import annotations
 
-import enum
 import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -18,10 +17,11 @@ from kdbridge.discovery.notes import try_read, try_read_pointer
 from kdbridge.source import Source
 from kdbridge.target import Target
 from protocol.address import PageRun, PageRuns
+from protocol.layouts.pfn import PageLocation
 
 from .bug_check_data import is_kernel_address
 
-__all__ = ["PageLocation", "PfnDatabase", "find_pfn_database"]
+__all__ = ["PfnDatabase", "find_pfn_database"]
 
 _RECORD_SIZES = (0x30, 0x28, 0x38, 0x20)
 """Bytes of MMPFN on x64: 30 in all versions since Vista, as far as is known (dump-formats 3.2 B)."""
@@ -31,19 +31,6 @@ _SAMPLE = 48
 _LEAST_TABLES, _LEAST_MAPPED, _LEAST_TRANSITION = 8, 8, 2
 _CHUNK = 1 << 12
 """Records that are looked at in one go."""
-
-
-class PageLocation(enum.IntEnum):
-    """Where the memory manager keeps a page: the lowest three bits of a byte of its record."""
-
-    ZEROED = 0
-    FREE = 1
-    STANDBY = 2
-    MODIFIED = 3
-    MODIFIED_NO_WRITE = 4
-    BAD = 5
-    ACTIVE = 6
-    TRANSITION = 7
 
 
 _IN_TRANSITION = frozenset(

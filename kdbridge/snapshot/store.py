@@ -13,6 +13,7 @@ from typing import Self
 
 from kdbridge.errors import SnapshotError, TargetRefusedError
 from kdbridge.memory.blocks import BlockMemory
+from kdbridge.memory.pages import PageMemory
 from kdbridge.memory.virtual import PagedVirtualMemory
 from kdbridge.plan import Stage
 from kdbridge.source import StopEvent, VirtualMemory
@@ -38,7 +39,6 @@ from .folder import (
     not_written,
     parsed,
 )
-from .memory import SnapshotMemory
 from .pages import PageFile
 from .pieces import VirtualPieces
 from .whole import write_whole
@@ -62,7 +62,7 @@ class Snapshot:
         self._pages = PageFile(memory)
         self._coverage = coverage
         self._console = self._requests = -1
-        self._physical = SnapshotMemory(self)
+        self._physical = PageMemory(self)
         self.read_once = PageRuns()
         """Frames that this process read once, and did not compare with a second reading."""
         self._pieces = VirtualPieces(path / PIECES)
@@ -345,7 +345,7 @@ class Snapshot:
         return str(self.path)
 
     @property
-    def physical(self) -> SnapshotMemory | None:
+    def physical(self) -> PageMemory | None:
         """The pages that were read; None where memory was read by virtual address."""
         return None if len(self._pieces) else self._physical
 

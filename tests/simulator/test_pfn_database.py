@@ -11,13 +11,14 @@ from dataclasses import replace
 import pytest
 
 from protocol.address import PageRun, PageRuns
+from protocol.layouts.pfn import PageLocation
 from simulator.frame_states import FrameState, FrameStates
 from simulator.image import MemoryImage
 from simulator.kernel import KernelOptions, SimulatedKernel, build_kernel
 from simulator.options import as_layout
 from simulator.paging import GIB, MIB2, PageTables
 from simulator.pfn_database import RecordCodec
-from simulator.pfn_layout import COMPACT_PFN, PFN_LAYOUTS, VISTA_PFN, WINDOWS_10_PFN, PageLocation, PfnLayout
+from simulator.pfn_layout import COMPACT_PFN, PFN_LAYOUTS, VISTA_PFN, WINDOWS_10_PFN, PfnLayout
 from tests import slow_pages
 from tests.random_machines import random_machine
 
