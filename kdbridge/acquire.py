@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from protocol.structure import Structure
 from .budget import Budget
 from .double_reading import DoubleReading
 from .errors import MemoryFault
+from .local_images import LocalImages
 from .memory.virtual import PagedVirtualMemory
 from .plan import Plan, PlannedPages, Stage, VirtualRange
 from .progress import Meter, ProgressSink
@@ -25,6 +27,8 @@ from .source import PageRead, PhysicalMemory, Source, StopEvent, VirtualMemory
 
 __all__ = ["Acquired", "Inference", "KeepingMemory", "KeepingSource", "KeepingVirtualMemory", "acquire"]
 
+_SAMPLE_OF_IMAGE = 8
+"""One of so many pages of an image is read and compared."""
 _CHECKPOINT = 0.5
 """Seconds between two checkpoints. Each is durable when the next begins: a killed process loses a second at most."""
 
@@ -35,6 +39,8 @@ class Inference:
 
     zeros: bool = False
     """Pages that the target's PFN database has on its list of zeroed ones."""
+    images: LocalImages | None = None
+    """Read-only parts of modules that nobody wrote to, from the files that they were loaded from."""
     strict: bool = False
     """Read everything, also what an earlier capture inferred."""
 
@@ -293,6 +299,9 @@ class _Capture:
         wanted = part.pages - coverage.runs(PageState.READ) - coverage.runs(PageState.UNREADABLE)
         if not self._inference.strict:
             wanted -= self.snapshot.inferred
+        if part.unmodified:
+            await self._infer_images(wanted)
+            return
         if part.zeroed:
             if self._inference.zeros:
                 self.snapshot.log(f"inferred: {wanted.page_count} {part.reason}")
@@ -317,6 +326,44 @@ class _Capture:
         if part.ranges:
             self.snapshot.log(f"plan: {len(part.ranges)} pieces for {part.reason}")
             await self.by_address.bring(part.ranges)
+
+    async def _infer_images(self, clean: PageRuns) -> None:
+        """What of these pages belongs to modules whose files are here and pass for theirs."""
+        images, virtual = self._inference.images, self._source.virtual
+        if images is None or self.memory is None or not isinstance(virtual, PagedVirtualMemory):
+            return
+        for module in self.snapshot.target.modules:
+            image, why = images.of(module)
+            if image is None:
+                self.snapshot.log(f"image {module.name}: {why}")
+                continue
+            places: dict[int, bytes] = {}
+            differing = 0
+            for rva, data in image.pages.items():
+                physical = (await virtual.translator.translate(module.base + rva)).physical
+                pfn = -1 if physical is None else physical >> PAGE_SHIFT
+                known = self.snapshot.page(pfn) if pfn >= 0 else None
+                differing += known is not None and known != data
+                if pfn in clean:
+                    places[pfn] = data
+            outcome = "its file is not believed: pages that were read before differ"
+            if not differing:
+                outcome = await self._believe(module.base, places)
+            self.snapshot.log(f"image {module.name}: {outcome}")
+
+    async def _believe(self, seed: int, places: dict[int, bytes]) -> str:
+        """Read a sample, and take the rest for what the file says if all of it is; what came of it, in words."""
+        if len(places) < 2 or self.memory is None:
+            return "too few pages that nobody wrote to"
+        count = max(len(places) // _SAMPLE_OF_IMAGE, 1)
+        sample = PageRuns.from_pages(random.Random(seed).sample(sorted(places), count))
+        async with aclosing(self.memory.read_pages(sample)) as pages:  # type: ignore[type-var]
+            async for read in pages:
+                if read.data is None or bytes(read.data) != places[read.pfn]:
+                    return f"its file is not believed: page {read.pfn:#x} of the sample differs"
+        for pfn in sorted(set(places) - set(sample.pages())):
+            self.snapshot.infer(pfn, places[pfn])
+        return f"{len(places) - count} pages inferred, after {count} were the same"
 
     def acquired(self) -> Acquired:
         coverage = self.snapshot.coverage

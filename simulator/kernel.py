@@ -222,7 +222,7 @@ class _Builder:
                 self.tables.share_kernel_half(process.tables, self.slots)
         files = patch_modules(space, loaded, options)
         self.image.unreadable |= choose_unreadable(self.rng, content, options.unreadable_pages)
-        states = self._fill_pfn_database(processes, content)
+        states = self._fill_pfn_database(processes, content, files.modified)
         return SimulatedKernel(
             options=options,
             profile=profile,
@@ -334,7 +334,9 @@ class _Builder:
         for process in processes[1:]:
             lay_transition(space, process.tables, (process.teb & -(1 << 32)) + (1 << 30), count, more)
 
-    def _fill_pfn_database(self, processes: list[SimulatedProcess], content: PageRuns) -> FrameStates | None:
+    def _fill_pfn_database(
+        self, processes: list[SimulatedProcess], content: PageRuns, modified: frozenset[int]
+    ) -> FrameStates | None:
         """The truth about all frames, and the array that tells it or does not."""
         if self.pfn_array is None:
             return None
@@ -345,7 +347,7 @@ class _Builder:
                 states.walk(process.user_directory_table_base)
         states.finish(content, self.space.paged.base + (_ODD >> 1), self.more)
         if self.options.pfn_database == "true":
-            self.pfn_array.fill(states)
+            self.pfn_array.fill(states, modified)
         else:
             self.pfn_array.scramble(self.options.seed)
         return states

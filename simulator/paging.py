@@ -171,6 +171,17 @@ class PageTables:
             table = entry & _FRAME
         self._write_entry(table + (address >> _SHIFTS[level] & 511) * 8, value)
 
+    def mark_written(self, address: int) -> None:
+        """Set the dirty bit of the leaf for `address`, as the processor does at a write, permitted or not."""
+        table = self.root
+        for level, shift in enumerate(_SHIFTS):
+            place = table + (address >> shift & 511) * 8
+            entry = self._read_entry(place)
+            if level == len(_SHIFTS) - 1 or (level and entry & PteFlag.LARGE):
+                self._write_entry(place, entry | PteFlag.DIRTY)
+                return
+            table = entry & _FRAME
+
     def share_kernel_half(self, other: PageTables, private: Collection[int] = ()) -> None:
         """Give `other` this kernel half as it is now: the same tables below, but its own self map.
 

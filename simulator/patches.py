@@ -6,6 +6,8 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from protocol.address import PAGE_SHIFT
+
 from .errors import SimulationError
 from .loader import LoadedModules
 from .options import KernelOptions
@@ -27,6 +29,8 @@ class ImageFiles:
     """The address of a byte in memory that nobody should have written to."""
     mismatched: frozenset[str]
     """Modules whose files are those of another build."""
+    modified: frozenset[int]
+    """Frames patched through another mapping, which is gone: their PFN records say that they were modified."""
 
 
 def patch_modules(space: KernelSpace, loaded: LoadedModules, options: KernelOptions) -> ImageFiles:
@@ -36,18 +40,24 @@ def patch_modules(space: KernelSpace, loaded: LoadedModules, options: KernelOpti
     if not 0 <= wanted <= len(loaded.plans):
         raise SimulationError(f"there are {len(loaded.plans)} modules, not {wanted}")
     patched: dict[str, int] = {}
+    modified: set[int] = set()
     for name in rng.sample(list(loaded.plans), options.patched_modules):
         plan, base = loaded.plans[name]
         address = base + _harmless_place(plan, rng)
         physical = space.tables.translate(address)
         byte = space.image.read(physical, 1) if physical is not None else None
-        if byte is None:
+        if byte is None or physical is None:
             raise SimulationError(f"{name} is not mapped at {address:#x}")
         space.write(address, bytes([byte[0] ^ rng.randrange(1, 256)]))
         patched[name] = address
+        # With write protection off the processor marks the entry; the memory manager marks the frame of a locked page.
+        if rng.randrange(2):
+            space.tables.mark_written(address)
+        else:
+            modified.add(physical >> PAGE_SHIFT)
     mismatched = frozenset(rng.sample(list(loaded.plans), options.mismatched_images))
     plans = {name: replace(plan, content=plan.content.rstrip(b"\0")) for name, (plan, _) in loaded.plans.items()}
-    return ImageFiles(plans, patched, mismatched)
+    return ImageFiles(plans, patched, mismatched, frozenset(modified))
 
 
 def _harmless_place(plan: ImagePlan, rng: random.Random) -> int:

@@ -67,8 +67,8 @@ class RecordCodec:
                 run[offset + byte :: size] = numbers[byte::8]
         return bytes(run)
 
-    def encode(self, pfn: int, state: FrameState) -> bytes:
-        """The record of a frame in any state."""
+    def encode(self, pfn: int, state: FrameState, *, written: bool = False) -> bytes:
+        """The record of a frame in any state; `written`: it was modified through a mapping that is gone."""
         location = state.location
         if location in (PageLocation.ZEROED, PageLocation.FREE):
             return self.untouched(pfn, location)
@@ -76,7 +76,7 @@ class RecordCodec:
         second = _before(pfn) if listed else state.share_count
         if not listed and pfn % _LOCK_EVERY == 0:
             second |= _LOCKED
-        dirty = location in (PageLocation.MODIFIED, PageLocation.MODIFIED_NO_WRITE)
+        dirty = written or location in (PageLocation.MODIFIED, PageLocation.MODIFIED_NO_WRITE)
         values = (
             pfn + 1 if listed else pfn & 0xFFF,
             second,
@@ -132,8 +132,8 @@ class PfnArray:
         bisect.insort(self._pieces, (pfn, page))
         self._runs.append(PageRun(pfn, pages))
 
-    def fill(self, states: FrameStates) -> None:
-        """Let the array say what is true."""
+    def fill(self, states: FrameStates, written: frozenset[int] = frozenset()) -> None:
+        """Let the array say what is true. `written` frames were modified through mappings that are gone."""
         size, codec = self._layout.record_size, RecordCodec(self._layout)
 
         def make(page: int) -> bytes:
@@ -143,7 +143,10 @@ class PfnArray:
                 parts = [codec.untouched_run(*stretch) for stretch in states.untouched(first, last)]
             else:
                 known = ((pfn, states.state(pfn)) for pfn in range(first, last + 1))
-                parts = [bytes(size) if state is None else codec.encode(pfn, state) for pfn, state in known]
+                parts = [
+                    bytes(size) if state is None else codec.encode(pfn, state, written=pfn in written)
+                    for pfn, state in known
+                ]
             return b"".join(parts)[start - first * size :][:PAGE_SIZE]
 
         self._back(make)

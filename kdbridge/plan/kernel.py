@@ -107,6 +107,13 @@ class KernelPages:
     async def kernel(self) -> AsyncIterator[PlannedPages]:
         """The rest of what System's kernel half maps, what is different in each process's, and their page tables."""
         stage = Stage.KERNEL
+        self._database = await find_pfn_database(
+            self._source, self._target, self._walk.tables, self._system.writable, self._system.transition
+        )
+        if self._database is not None:
+            frames = self._database.unmodified(self._source, self._system.read_only)
+            clean = PageRuns([run async for run in frames])
+            yield PlannedPages(clean, "code that nobody wrote to", stage=stage, unmodified=True)
         yield PlannedPages(self._system.all, "the kernel's code and transition pages", stage=stage)
         roots = self._roots()
         kernel = self._geometry.kernel_entries
@@ -124,7 +131,7 @@ class KernelPages:
         """What is in use beside the kernel's pages. Which way it was found out is a part of the reason."""
         stage = Stage.ACTIVE
         yield PlannedPages(self.user.all, "what processes use, by their page tables", stage=stage)
-        database = await find_pfn_database(
+        database = self._database or await find_pfn_database(
             self._source, self._target, self._walk.tables, self._system.writable,
             self._system.transition | self.user.transition,
         )  # fmt: skip

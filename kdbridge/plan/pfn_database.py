@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import trio
@@ -26,6 +27,8 @@ __all__ = ["PfnDatabase", "find_pfn_database"]
 _RECORD_SIZES = (0x30, 0x28, 0x38, 0x20)
 """Bytes of MMPFN on x64: 30 in all versions since Vista, as far as is known (dump-formats 3.2 B)."""
 _LOCATION_BITS = 7
+_MODIFIED = 1 << 4
+"""In the same byte: the page was written to since it was read."""
 _SAMPLE = 48
 """Known frames of each sort that a layout is proven on."""
 _LEAST_TABLES, _LEAST_MAPPED, _LEAST_TRANSITION = 8, 8, 2
@@ -57,6 +60,11 @@ class PfnDatabase:
     async def frames(self, source: Source, runs: PageRuns, *locations: PageLocation) -> AsyncIterator[PageRun]:
         """The frames of `runs` that are at one of these locations, ascending. Records that cannot be read tell none."""
         wanted = bytes(byte & _LOCATION_BITS in locations for byte in range(256))
+        async with aclosing(self._where(source, runs, wanted)) as found:  # type: ignore[type-var]
+            async for run in found:
+                yield run
+
+    async def _where(self, source: Source, runs: PageRuns, wanted: bytes) -> AsyncIterator[PageRun]:
         for run in runs:
             for start in range(run.base_page, run.end_page, _CHUNK):
                 count = min(_CHUNK, run.end_page - start)
@@ -67,6 +75,13 @@ class PfnDatabase:
                 marks = data[self.location_offset :: self.record_size].translate(wanted)
                 for found in re.finditer(rb"\x01+", marks):
                     yield PageRun(start + found.start(), found.end() - found.start())
+
+    async def unmodified(self, source: Source, runs: PageRuns) -> AsyncIterator[PageRun]:
+        """The frames of `runs` that are active and, by the memory manager's own account, never were written to."""
+        wanted = bytes(byte & _LOCATION_BITS == PageLocation.ACTIVE and not byte & _MODIFIED for byte in range(256))
+        async with aclosing(self._where(source, runs, wanted)) as found:  # type: ignore[type-var]
+            async for run in found:
+                yield run
 
     async def _readable(self, source: Source, start: int, count: int) -> bytes:
         """Record by record; those that are not there are filled with ones, which is no location that is asked for."""

@@ -61,6 +61,8 @@ class PlannedPages:
     """In the place of pages, where nobody can tell which frames these are: read by virtual address."""
     zeroed: bool = False
     """The target says of these pages that they are zero: nobody has to read them who believes it."""
+    unmodified: bool = False
+    """The target says of these pages that nobody wrote to them since they were read from a file."""
     ends: bool = False
     """Nothing of this stage comes after this part."""
 

@@ -19,6 +19,8 @@ from protocol.arch import PagingGeometry
 __all__ = ["Mapped", "TableWalk"]
 
 _WRITABLE = 2
+_DIRTY = 0x40
+"""x86 and x64: the processor sets it at every write, also one that went around write protection."""
 _MOST_LOOSE = 1 << 16
 _TRANSITION_FRAME = (1 << 48) - 1
 
@@ -28,6 +30,7 @@ class Mapped:
     """What a part of the tables maps: frames in RAM."""
 
     writable: PageRuns
+    """Pages that can be written to, or were."""
     read_only: PageRuns
     transition: PageRuns
     """In memory, but not valid: what a process had and was taken from it."""
@@ -116,7 +119,7 @@ class TableWalk:
         unpack = struct.Struct(f"<{geometry.entries}{'Q' if geometry.entry_size == 8 else 'I'}").unpack_from
         pages = 1 << geometry.shifts[level] - PAGE_SHIFT
         valid, large, mask = geometry.valid_bit, geometry.large_bit, geometry.frame_mask
-        may_be_large = level in geometry.large_levels
+        may_be_large, written_to = level in geometry.large_levels, _WRITABLE | _DIRTY
         below: list[tuple[int, int]] = []
         writable, read_only, _ = self._mapped
         for pfn, top in frontier:
@@ -133,7 +136,7 @@ class TableWalk:
                     continue
                 frame = (entry & mask) >> PAGE_SHIFT
                 if level == last or (may_be_large and entry & large):
-                    (writable if entry & _WRITABLE else read_only).add(frame & ~(pages - 1), pages)
+                    (writable if entry & written_to else read_only).add(frame & ~(pages - 1), pages)
                 elif frame != top and (frame, level + 1) not in self._seen and frame in self._runs:
                     self._seen.add((frame, level + 1))
                     below.append((frame, top))

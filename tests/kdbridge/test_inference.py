@@ -10,10 +10,12 @@ import pytest
 from kdbridge.acquire import Acquired, Inference, acquire
 from kdbridge.discovery import discover
 from kdbridge.dump import DumpKind, render, verify
+from kdbridge.local_images import LocalImages
 from kdbridge.memory.files import DumpFile
 from kdbridge.plan import complete_plan
 from kdbridge.snapshot import PageState, Snapshot
 from protocol.address import PAGE_SIZE
+from simulator.image_files import write_images
 from simulator.kernel import SimulatedKernel, build_kernel
 from simulator.options import as_layout
 from tests.kdbridge.captured import SMALL
@@ -38,6 +40,41 @@ def _wrong(snapshot: Snapshot, kernel: SimulatedKernel) -> list[int]:
     return [pfn for pfn in snapshot.inferred.pages() if kernel.image.read_page(pfn) != bytes(PAGE_SIZE)]
 
 
+async def _try_images(seed: int, folder: Path, size: int) -> int:
+    """With the files of all modules at hand; how many pages were taken from them."""
+    kernel = build_kernel(replace(random_machine(seed), memory_size=size, pfn_database="true", transition_pages=4))
+    write_images(kernel, folder / "images")
+    source = SimulatedSource(kernel)
+    assert source.physical is not None
+    inference = Inference(zeros=True, images=LocalImages(folder / "images"))
+    with Snapshot.create(folder / "snapshot", await discover(source)) as snapshot:
+        await acquire(source, source.physical, snapshot, complete_plan, inference=inference)
+        truth = kernel.image.read_page
+        assert all(snapshot.page(pfn) == truth(pfn) for pfn in snapshot.inferred.pages())
+        assert snapshot.held == kernel.image.runs
+        from_files = snapshot.coverage.runs(PageState.INFERRED_IMAGE)
+        files = kernel.image_files
+        for module in kernel.modules:
+            places = [kernel.tables.translate(at) for at in range(module.base, module.base + module.size, PAGE_SIZE)]
+            taken = [place >> 12 for place in places if place is not None and place >> 12 in from_files]
+            assert not taken or module.name not in files.mismatched
+            patched = files.patched.get(module.name)
+            place = kernel.tables.translate(patched) if patched is not None else None
+            assert place is None or place >> 12 not in taken
+        return from_files.page_count
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_nothing_that_is_taken_from_an_image_s_file_is_wrong(seed: int, tmp_path: Path) -> None:
+    assert await _try_images(seed, tmp_path, 32 * _MIB) > 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(50))
+async def test_nothing_that_is_taken_from_a_file_is_wrong_on_any_machine(seed: int, tmp_path: Path) -> None:
+    assert await _try_images(seed, tmp_path, 32 * _MIB) >= 0
+
+
 async def _try(seed: int, folder: Path, size: int) -> None:
     options = replace(random_machine(seed), memory_size=size)
     kernel = build_kernel(options)
@@ -56,7 +93,7 @@ async def test_nothing_inferred_is_wrong(seed: int, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(50))
 async def test_nothing_inferred_is_wrong_on_any_machine(seed: int, tmp_path: Path) -> None:
-    await _try(seed, tmp_path / "snapshot", 64 * _MIB)
+    await _try(seed, tmp_path / "snapshot", 32 * _MIB)
 
 
 async def test_every_inferred_page_is_listed_and_strict_reads_them(tmp_path: Path) -> None:
@@ -102,4 +139,4 @@ def test_the_verb_says_how_many_and_both_at_once_are_refused(tmp_path: Path) -> 
     assert "pages were not read, but inferred; `kdbridge verify` and the dump's own log tell of them" in ended.err
     assert "pages were not read from the target, but inferred" in call("verify", out).out
     refused = call("dump", sim(), tmp_path / "no.dmp", "--infer", "zeros", "--strict")
-    assert refused.code == 2 and "--strict forbids what --infer asks for" in refused.err
+    assert refused.code == 2 and "--strict forbids what --infer and --images ask for" in refused.err
