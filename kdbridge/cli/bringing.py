@@ -231,7 +231,7 @@ async def _write(snapshot: Snapshot, out: Path, order: DumpOrder, kind: DumpKind
 
 def _conclude(rendered: Rendered, found: Target, folder: Path, *, kept: bool) -> int:
     say(f"{rendered.path}: dump type {rendered.dump_type.value} ({rendered.dump_type.name}), {size(rendered.size)}, "
-        f"{rendered.pages} pages, verified")  # fmt: skip
+        f"{rendered.amount}, verified")  # fmt: skip
     if rendered.unreadable:
         say(f"{rendered.unreadable} pages could not be read; the Snapshot's log lists them")
     if rendered.missing:
@@ -265,6 +265,7 @@ def _document(rendered: Rendered, found: Target) -> dict[str, object]:
         "dump_type": rendered.dump_type.value,
         "size": rendered.size,
         "pages": rendered.pages,
+        "pieces": rendered.pieces,
         "unreadable": rendered.unreadable,
         "missing": rendered.missing,
         "overlaid": rendered.overlaid,

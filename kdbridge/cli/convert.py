@@ -58,10 +58,11 @@ def convert_command(
                     comment=comment, force=force, partial=partial, strict=strict, progress=progress,
                 )  # fmt: skip
         if as_json:
-            counts = {"pages": rendered.pages, "unreadable": rendered.unreadable, "missing": rendered.missing}
+            counts = {"pages": rendered.pages, "pieces": rendered.pieces, "unreadable": rendered.unreadable,
+                      "missing": rendered.missing}  # fmt: skip
             print_json({"path": str(out), "dump_type": rendered.dump_type.value, "size": rendered.size, **counts})
         say(f"{out}: dump type {rendered.dump_type.value} ({rendered.dump_type.name}), {size(rendered.size)}, "
-            f"{rendered.pages} pages" + (f", {rendered.missing} missing" if rendered.missing else ""))  # fmt: skip
+            f"{rendered.amount}" + (f", {rendered.missing} missing" if rendered.missing else ""))  # fmt: skip
         if rendered.unreadable:
             say(f"{rendered.unreadable} pages could not be read from the target")
         for text in rendered.shortcomings:

@@ -38,6 +38,7 @@ def verify_command(dump: Path, against: Path | None, as_json: bool) -> int:
 
     async def main() -> int:
         with DumpFile(dump) as opened, shown_progress() as progress:
+            pieces = None if opened.small is None else len(opened.small.layout.blocks)
             if against is None:
                 checked = await verify(opened, None, progress)
             else:
@@ -46,11 +47,12 @@ def verify_command(dump: Path, against: Path | None, as_json: bool) -> int:
         if as_json:
             print_json(
                 {"good": checked.good, "dump_type": checked.dump_type.value, "pages": checked.pages,
-                 "compared": checked.compared, "differing": [hex(pfn) for pfn in checked.differing],
+                 "pieces": pieces, "compared": checked.compared, "differing": [hex(pfn) for pfn in checked.differing],
                  "overlaid": checked.overlaid, "problems": list(checked.problems)}
             )  # fmt: skip
             return 0 if checked.good else 1
-        tell(f"{dump}: type {checked.dump_type.value} ({checked.dump_type.name}), {checked.pages} pages")
+        amount = f"{checked.pages} pages" if pieces is None else f"{pieces} pieces"
+        tell(f"{dump}: type {checked.dump_type.value} ({checked.dump_type.name}), {amount}")
         for note in checked.notes:
             tell(f"  {note}")
         if checked.overlaid:

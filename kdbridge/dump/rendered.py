@@ -26,3 +26,10 @@ class Rendered:
     overlaid: int
     """Pages over which registers or a decoded KDBG were laid."""
     shortcomings: tuple[str, ...]
+    pieces: int = 0
+    """In a small dump: pieces of memory by virtual address, in the place of pages."""
+
+    @property
+    def amount(self) -> str:
+        """How much memory is in it, in words."""
+        return f"{self.pieces} pieces" if self.dump_type is DumpType.TRIAGE else f"{self.pages} pages"

@@ -61,11 +61,12 @@ async def render_small(
         path=path,
         dump_type=DumpType.TRIAGE,
         size=len(data),
-        pages=-(-sum(len(block) for _, block in blocks) // 4096),
+        pages=0,
         unreadable=0,
         missing=missing,
         overlaid=len(target.processors),
         shortcomings=tuple(shortcomings),
+        pieces=len(blocks),
     )
 
 

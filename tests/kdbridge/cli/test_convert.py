@@ -24,7 +24,7 @@ def test_a_kernel_dump_out_of_more_is_the_one_that_the_machine_gives(home: Home,
             assert all(made.page(pfn) == direct.page(pfn) for pfn in direct.held.pages())
             assert ended.document == {
                 "path": str(out), "dump_type": 6, "size": out.stat().st_size,
-                "pages": direct.held.page_count, "unreadable": 0, "missing": 0,
+                "pages": direct.held.page_count, "pieces": 0, "unreadable": 0, "missing": 0,
             }  # fmt: skip
     assert (tmp_path / "b.dmp").read_bytes() == home.small.read_bytes(), "out of the Snapshot, to the last byte"
 

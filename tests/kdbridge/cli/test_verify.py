@@ -38,7 +38,7 @@ def test_what_is_whole_passes(home: Home, tmp_path: Path) -> None:
         assert ended.code == 0, ended.out
         document = ended.document
         assert {**document, "overlaid": None} == {
-            "good": True, "dump_type": 6, "pages": document["pages"], "compared": document["pages"],
+            "good": True, "dump_type": 6, "pages": document["pages"], "pieces": None, "compared": document["pages"],
             "differing": [], "overlaid": None, "problems": [],
         }  # fmt: skip
         # Of two processors, the contexts that lie in memory are older than those that the debugger gave.
