@@ -111,7 +111,8 @@ class KernelPages:
             self._source, self._target, self._walk.tables, self._system.writable, self._system.transition
         )
         if self._database is not None:
-            frames = self._database.unmodified(self._source, self._system.read_only)
+            # What is mapped a second time, to be written to, may have been written to by now.
+            frames = self._database.unmodified(self._source, self._system.read_only - self._system.writable)
             clean = PageRuns([run async for run in frames])
             yield PlannedPages(clean, "code that nobody wrote to", stage=stage, unmodified=True)
         yield PlannedPages(self._system.all, "the kernel's code and transition pages", stage=stage)
