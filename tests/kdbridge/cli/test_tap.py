@@ -10,6 +10,8 @@ import pytest
 from tests.kdbridge.cli.calling import call, program, served
 from tests.kdbridge.tapping import free_port, tapping
 
+pytestmark = pytest.mark.slow
+
 _KEY = "1a2b.3c4d.5e6f.7g8h"
 _HUNG_UP = "the debugger hung up; the next one is waited for"
 _LINE = re.compile(r" *\d+\.\d{6} [→←] .{8} \S.*")

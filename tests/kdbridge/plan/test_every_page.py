@@ -12,7 +12,7 @@ from tests import slow_pages
 from tests.kdbridge.simulated import SimulatedSource
 from tests.random_machines import random_machine
 
-_MACHINES = 50
+_MACHINES, _QUICK = 50, 8
 _IN_USE = {3, 4, 6, 7}
 """Modified, modified no write, active, transition (dump-formats 3.2 B)."""
 
@@ -36,7 +36,9 @@ def _roots(kernel: SimulatedKernel) -> list[int]:
     ]
 
 
-@pytest.mark.parametrize("seed", range(_MACHINES))
+@pytest.mark.parametrize(
+    "seed", [seed if seed < _QUICK else pytest.param(seed, marks=pytest.mark.slow) for seed in range(_MACHINES)]
+)
 async def test_kernel_and_active_pages_of_any_machine(seed: int) -> None:
     options = random_machine(seed)
     kernel = build_kernel(options)
