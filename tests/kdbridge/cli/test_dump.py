@@ -188,6 +188,7 @@ def test_a_layout_that_cannot_hold_the_machine_is_told_before_a_page_is_read(tmp
     assert ended.last == ("kdbridge: --layout runs is for complete dumps: a kernel dump is always a bitmap (type 6)")
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_what_was_read_and_says_so(tmp_path: Path) -> None:
     out = tmp_path / "out.dmp"
     with no_file_longer_than(1 << 30):
@@ -215,7 +216,7 @@ def test_a_full_disk_keeps_what_was_read_and_says_so(tmp_path: Path) -> None:
 # ---- a dry run --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["complete", "kernel"])
+@pytest.mark.parametrize("kind", [pytest.param("complete", marks=pytest.mark.slow), "kernel"])
 def test_a_dry_run_writes_nothing_and_knows_what_would_come(home: Home, tmp_path: Path, kind: str) -> None:
     baud = 115200
     out = tmp_path / "out.dmp"
@@ -233,6 +234,7 @@ def test_a_dry_run_writes_nothing_and_knows_what_would_come(home: Home, tmp_path
     _assert_left_alone(ended)
 
 
+@pytest.mark.slow
 def test_a_dry_run_does_not_mind_what_is_there(tmp_path: Path) -> None:
     out = tmp_path / "out.dmp"
     out.write_text("mine")

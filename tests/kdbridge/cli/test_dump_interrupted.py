@@ -20,6 +20,8 @@ from protocol.manipulate import ApiNumber
 from simulator.scenarios import RunningScenario, ScenarioOptions, start
 from tests.kdbridge.cli.calling import Ended, call, served, sim
 
+pytestmark = pytest.mark.slow
+
 _KEPT = re.compile(
     r"(\d+) pages \(([\d.]+ [KM]iB)\) are kept in (.+); `(.+)` goes on, `(.+)` makes a dump of what is there"
 )
