@@ -47,6 +47,7 @@ async def test_the_connection_over_which_the_work_was_finished_stays_open() -> N
     assert (line.open, line.said) == (0, [])
 
 
+@pytest.mark.slow
 async def test_a_line_that_was_cut_is_found_again_soon_after_it_is_back(autojump_clock: trio.testing.MockClock) -> None:
     began = trio.current_time()
     for outage in (0.1, 3.0, 100.0, 100_000.0):

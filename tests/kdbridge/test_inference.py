@@ -65,6 +65,7 @@ async def _try_images(seed: int, folder: Path, size: int) -> int:
 
 
 @pytest.mark.parametrize("seed", range(1))
+@pytest.mark.slow
 async def test_nothing_that_is_taken_from_an_image_s_file_is_wrong(seed: int, tmp_path: Path) -> None:
     assert await _try_images(seed, tmp_path, 32 * _MIB) > 5
 

@@ -76,6 +76,7 @@ def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
     assert ended.code == 5 and not ended.machines
 
 
+@pytest.mark.slow
 def test_a_dump_takes_them_and_says_so(tmp_path: Path) -> None:
     options = ScenarioOptions(processors=2, memory_size=32 << 20, layout="server")
     write_images(start("bugcheck", options).kernel, tmp_path / "images")

@@ -121,6 +121,7 @@ _SEEDS = {0.0: 1, 1e-6: 1, 1e-5: 2, 1e-4: 6}
 
 
 @pytest.mark.parametrize("rate", RATES)
+@pytest.mark.slow
 def test_on_a_paced_line_it_brings_home_nearly_what_the_best_fixed_size_does(rate: float) -> None:
     seeds = range(1, _SEEDS[rate] + 1)
 

@@ -104,6 +104,7 @@ def test_files_are_written_under_their_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.slow
 def test_a_patched_module_differs_by_one_byte(seed: int, linked: bool) -> None:
     kernel = build_kernel(
         KernelOptions(seed=seed, memory_size=64 << 20, processors=1, patched_modules=4, linked_images=linked)

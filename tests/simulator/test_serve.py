@@ -124,6 +124,7 @@ async def test_a_debugger_takes_over_and_reads(where: str, clock: trio.testing.M
         await stream.aclose()
 
 
+@pytest.mark.slow
 async def test_a_bad_line_is_as_bad_for_the_next_debugger(where: str, clock: trio.testing.MockClock) -> None:
     """It dies ten seconds after its first use, whoever is there then, and is back ten seconds later."""
     faults = LineFaults(die=10.0, back=20.0, sevenbit=True, way="host")

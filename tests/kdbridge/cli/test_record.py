@@ -91,6 +91,7 @@ def on_network(port: int) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_what_a_network_carried_answers_again_with_the_key_which_is_not_in_it(tmp_path: Path) -> None:
     path, port = tmp_path / "session.pcapng", free_port()
     replay = f"replay:{path}"

@@ -30,6 +30,7 @@ def test_it_pokes_whoever_it_was_told_to() -> None:
         assert _KEY not in ended.err + ended.out
 
 
+@pytest.mark.slow
 def test_a_dump_is_put_on_a_bad_network(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KDBRIDGE_KEY", _KEY)
     port = _free_port()
