@@ -60,7 +60,11 @@ async def dry_run(target: str, kind: DumpKind, wait: float, limits: Limits, *, b
             for one in _KINDS
             if one.stage in amounts
         ]
-        promised = [one for one in estimates if one.seconds <= limits.seconds and one.bytes <= limits.size]
+        promised = [
+            one
+            for one in estimates
+            if one.kind.stage <= kind.stage and one.seconds <= limits.seconds and one.bytes <= limits.size
+        ]
         if as_json:
             print_json(_document(estimates, promised, kind, rate, limits, found))
         else:
@@ -69,8 +73,7 @@ async def dry_run(target: str, kind: DumpKind, wait: float, limits: Limits, *, b
                 tell(f"{one.kind:>9}: {one.pages:>9} pages, {size(one.bytes):>10}, about {duration(one.seconds)}{mark}")
             tell(f"at {size(round(rate))}/s, as measured just now")
             if limits.set:
-                within = [one for one in promised if one.kind.stage <= kind.stage]
-                best = within[-1].kind.words if within else "not even a small dump"
+                best = promised[-1].kind.words if promised else "not even a small dump"
                 tell(f"within {limits}: {best}")
         return 1 if found.shortcomings else 0
 
@@ -87,7 +90,6 @@ def _document(
         str(one.kind): {"pages": one.pages, "bytes": one.bytes, "seconds": round(one.seconds, 1)} for one in estimates
     }
     asked = next((one for one in estimates if one.kind.stage is kind.stage), None)
-    within = [one for one in promised if one.kind.stage <= kind.stage]
     return {
         "kind": str(kind),
         "pages": asked.pages if asked else None,
@@ -95,7 +97,7 @@ def _document(
         "seconds": round(asked.seconds) if asked else None,
         "bytes_per_second": round(rate),
         "kinds": kinds,
-        "promised": str(within[-1].kind) if limits.set and within else None,
+        "promised": str(promised[-1].kind) if limits.set and promised else None,
         "target": target_document(found),
     }
 

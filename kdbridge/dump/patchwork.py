@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from kdbridge.errors import MemoryFault
 from kdbridge.source import VirtualMemory
 from protocol.address import PAGE_SIZE, VirtualAddress
+from protocol.pieces import without_overlaps
 
 __all__ = ["Patchwork", "available"]
 
@@ -44,17 +45,12 @@ class Patchwork:
 
     def blocks(self) -> list[tuple[int, bytes]]:
         """Everything, ascending, without overlaps; neighbours are one block."""
-        merged: list[tuple[int, int]] = []
-        for address, data in sorted([*self._pieces, *self._known], key=lambda piece: piece[0]):
-            end = address + len(data)
-            if merged and address <= merged[-1][1]:
-                merged[-1] = (merged[-1][0], max(merged[-1][1], end))
-            else:
-                merged.append((address, end))
-        blocks = [(start, bytearray(end - start)) for start, end in merged]
-        for pieces in (self._pieces, self._known):
-            ordered = sorted(pieces, key=lambda piece: piece[0]) if pieces is self._pieces else pieces
-            for address, data in ordered:
-                start, block = next((start, block) for start, block in blocks if start <= address < start + len(block))
-                block[address - start : address - start + len(data)] = data
+        # Of two pieces the first counts: the latest of what is known, then of memory the one that begins last.
+        order = [*reversed(self._known), *sorted(self._pieces, key=lambda piece: piece[0], reverse=True)]
+        blocks: list[tuple[int, bytearray]] = []
+        for part in without_overlaps([(address, len(data)) for address, data in order]):
+            address, data = order[part.piece]
+            if not blocks or blocks[-1][0] + len(blocks[-1][1]) != part.start:
+                blocks.append((part.start, bytearray()))
+            blocks[-1][1].extend(data[part.start - address : part.end - address])
         return [(start, bytes(block)) for start, block in blocks]

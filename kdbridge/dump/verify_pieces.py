@@ -27,10 +27,9 @@ class Pieces:
     """Bytes of the dump's pieces."""
     compared: int
     """Bytes that the witness has, too."""
-    told: int
-    """Bytes that differ from memory, and are what the target told by another way: registers, a decoded KDBG."""
     differing: tuple[int, ...]
-    """Addresses (the first 64) of bytes that are neither."""
+    """Addresses (the first 64) of bytes that are neither the witness's nor what the target told by another way:
+    registers, a decoded KDBG."""
 
 
 async def compare_pieces(dump: DumpFile, witness: VirtualMemory, target: Target) -> Pieces:
@@ -38,7 +37,7 @@ async def compare_pieces(dump: DumpFile, witness: VirtualMemory, target: Target)
     architecture = architecture_of(target.version.machine_type)
     told = told_pieces(target, architecture)[0] if architecture is not None else []
     known = BlockMemory((address, len(data), _give(data)) for address, data in reversed(told))
-    count = total = compared = explained = 0
+    count = total = compared = 0
     differing: list[int] = []
     ranges = dump.small.memory.ranges() if dump.small is not None else ()
     for start, size in ranges:
@@ -50,11 +49,10 @@ async def compare_pieces(dump: DumpFile, witness: VirtualMemory, target: Target)
             if piece == truth:
                 continue
             for at in [at for at in range(len(truth)) if piece[at] != truth[at]]:
-                if [(address + at, piece[at : at + 1])] == await available(known, address + at, 1):
-                    explained += 1
-                elif len(differing) < 64:
+                told_byte = [(address + at, piece[at : at + 1])] == await available(known, address + at, 1)
+                if not told_byte and len(differing) < 64:
                     differing.append(address + at)
-    return Pieces(count, total, compared, explained, tuple(differing))
+    return Pieces(count, total, compared, tuple(differing))
 
 
 def _give(data: bytes) -> Callable[[int, int], bytes]:

@@ -23,7 +23,7 @@ from .plan import PlannedPages, Stage, VirtualRange
 from .tables import Mapped, TableWalk
 from .threads import stack_of_thread
 
-__all__ = ["KernelPages", "make_sure_of_tables"]
+__all__ = ["KernelPages"]
 
 _THREAD = 0x800
 _IN_USE = (PageLocation.ACTIVE, PageLocation.MODIFIED, PageLocation.MODIFIED_NO_WRITE, PageLocation.TRANSITION)
@@ -40,7 +40,7 @@ class _Walkable:
     runs: PageRuns
 
 
-def make_sure_of_tables(source: Source, target: Target) -> _Walkable:
+def _walkable(source: Source, target: Target) -> _Walkable:
     """Raises TargetRefusedError where a target lacks what walking page tables takes."""
     architecture = architecture_of(target.version.machine_type)
     if architecture is None or target.directory_table_base is None or source.physical is None:
@@ -66,7 +66,7 @@ class KernelPages:
         """Raises TargetRefusedError where there are no page tables to walk."""
         self._source = source
         self._target = target
-        known = make_sure_of_tables(source, target)
+        known = _walkable(source, target)
         self._root, self._runs = known.root, known.runs
         self._geometry = known.architecture.paging
         self._register = known.architecture.directory_table_base

@@ -10,7 +10,7 @@ from kdbridge.errors import TargetRefusedError
 from kdbridge.source import Source
 from kdbridge.target import Target
 
-from .kernel import KernelPages, make_sure_of_tables
+from .kernel import KernelPages
 from .plan import Plan, PlannedPages, Stage
 from .small import small_plan
 
@@ -27,28 +27,22 @@ def plan_up_to(last: Stage) -> Plan:
     }[last]
 
 
-async def kernel_plan(source: Source, target: Target) -> AsyncIterator[PlannedPages]:
+def kernel_plan(source: Source, target: Target) -> AsyncIterator[PlannedPages]:
     """What a small dump shows, then all that the kernel half of any process maps, bounded by the frames of RAM:
     devices are mapped there too, and reading one is no longer reading.
 
-    Raises TargetRefusedError where there are no page tables to walk.
+    Its first part raises TargetRefusedError where there are no page tables to walk.
     """
-    make_sure_of_tables(source, target)
-    async with aclosing(_staged(source, target, Stage.KERNEL)) as parts:  # type: ignore[type-var]
-        async for part in parts:
-            yield part
+    return _staged(source, target, Stage.KERNEL)
 
 
-async def active_plan(source: Source, target: Target) -> AsyncIterator[PlannedPages]:
+def active_plan(source: Source, target: Target) -> AsyncIterator[PlannedPages]:
     """What the kernel plan has, then what is in use: by the PFN database where its layout can be proven, and by the
     page tables of every process: pages that are mapped, or in transition, in a user half.
 
-    Raises TargetRefusedError where there are no page tables to walk.
+    Its first part raises TargetRefusedError where there are no page tables to walk.
     """
-    make_sure_of_tables(source, target)
-    async with aclosing(_staged(source, target, Stage.ACTIVE)) as parts:  # type: ignore[type-var]
-        async for part in parts:
-            yield part
+    return _staged(source, target, Stage.ACTIVE)
 
 
 async def complete_plan(source: Source, target: Target) -> AsyncIterator[PlannedPages]:
@@ -73,15 +67,12 @@ async def complete_plan(source: Source, target: Target) -> AsyncIterator[Planned
 
 async def _staged(source: Source, target: Target, last: Stage) -> AsyncIterator[PlannedPages]:
     pages = KernelPages(source, target)
-    for stage in (small_plan(source, target), pages.core(), pages.kernel()):
-        async with aclosing(stage) as parts:  # type: ignore[type-var]
-            async for part in parts:
-                yield part
+    stages = [small_plan(source, target), pages.core(), pages.kernel()]
     if last >= Stage.ACTIVE:
-        async with aclosing(pages.active()) as parts:  # type: ignore[type-var]
-            async for part in parts:
-                yield part
+        stages.append(pages.active())
     if last >= Stage.COMPLETE:
-        async with aclosing(pages.zeroed()) as parts:  # type: ignore[type-var]
+        stages.append(pages.zeroed())
+    for stage in stages:
+        async with aclosing(stage) as parts:  # type: ignore[type-var]
             async for part in parts:
                 yield part
