@@ -110,6 +110,11 @@ class Coverage:
             return self._recent[pfn]
         return next((state for state, runs in self._saved.items() if pfn in runs), PageState.MISSING)
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is known of any frame."""
+        return not any(self.runs(state) for state in PageState if state is not PageState.MISSING)
+
     def runs(self, state: PageState) -> PageRuns:
         """All frames in this state."""
         return PageRuns([*self._saved.get(state, PageRuns()), *self._added.get(state, [])])

@@ -13,6 +13,7 @@ from typing import Self
 
 from kdbridge.errors import SnapshotError, TargetRefusedError
 from kdbridge.memory.blocks import BlockMemory
+from kdbridge.memory.layered import LayeredMemory
 from kdbridge.memory.pages import PageMemory
 from kdbridge.memory.virtual import PagedVirtualMemory
 from kdbridge.plan import Stage
@@ -346,8 +347,8 @@ class Snapshot:
 
     @property
     def physical(self) -> PageMemory | None:
-        """The pages that were read; None where memory was read by virtual address."""
-        return None if len(self._pieces) else self._physical
+        """The pages that were read; None where memory was read by virtual address alone."""
+        return None if len(self._pieces) and self.coverage.empty else self._physical
 
     @property
     def pieces(self) -> tuple[int, int]:
@@ -361,14 +362,15 @@ class Snapshot:
 
     @property
     def virtual(self) -> VirtualMemory:
-        """Through the page tables of the system, as far as they were read; or what was read by virtual address."""
-        if len(self._pieces):
+        """What was read by virtual address; else through the page tables of the system, as far as they were read."""
+        if self.physical is None:
             return self.blocks
         architecture = architecture_of(self.target.version.machine_type)
         root = self.target.directory_table_base
         if architecture is None or root is None:
             raise SnapshotError(f"{self.path} holds no directory table base: virtual addresses cannot be read")
-        return PagedVirtualMemory(self._physical, architecture.paging, root)
+        paged = PagedVirtualMemory(self._physical, architecture.paging, root)
+        return LayeredMemory(self.blocks, paged) if len(self._pieces) else paged
 
     @property
     def stop(self) -> StopEvent | None:
