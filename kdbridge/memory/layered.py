@@ -1,4 +1,4 @@
-"""Virtual memory of which parts lie in several places: of two that have a byte, the one given first gives it."""
+"""One virtual memory of which parts lie in several places. What several of them have must be alike."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["LayeredMemory"]
 
 
 class LayeredMemory:
-    """What the first has, then what the second has, and so on, changing between them as often as it takes."""
+    """Each stretch from the first that has its beginning, as far as that one goes."""
 
     __slots__ = ("_layers",)
 

@@ -370,15 +370,16 @@ def test_every_error_of_a_snapshot_is_an_error_of_files() -> None:
 
 async def test_pieces_and_pages_in_one_snapshot_are_one_memory(target: Target, tmp_path: Path) -> None:
     base = target.version.kern_base
-    truth = _KERNEL.read_virtual(base, 0x300)
-    assert truth is not None
+    truth, place = _KERNEL.read_virtual(base, 0x2000), _KERNEL.tables.translate(base)
+    assert truth is not None and place is not None
     with Snapshot.create(tmp_path / "both", target) as snapshot:
-        snapshot.put_virtual(base, truth[:0x100])
+        snapshot.put_virtual(base + 0x800, truth[0x800:0x1000])
         assert snapshot.physical is None
         for pfn in _KERNEL.image.runs.pages():
-            snapshot.put(pfn, _KERNEL.image.read_page(pfn))
-        # What was read by an address is taken from there: nothing about the pages had to be known for it.
-        snapshot.put_virtual(base + 0x200, b"\xee" * 0x100)
+            if pfn != place >> 12:
+                snapshot.put(pfn, _KERNEL.image.read_page(pfn))
     with Snapshot.open(tmp_path / "both") as snapshot:
         assert snapshot.physical is not None
-        assert await snapshot.virtual.read(VirtualAddress(base), 0x300) == truth[:0x200] + b"\xee" * 0x100
+        assert await snapshot.virtual.read(VirtualAddress(base + 0x800), 0x1800) == truth[0x800:]
+        with pytest.raises(MemoryFault):
+            await snapshot.virtual.read(VirtualAddress(base), 0x1000)
