@@ -7,8 +7,9 @@ import struct
 from dataclasses import dataclass, field
 
 from .errors import SimulationError
+from .unwind_rows import UnwindRow
 
-__all__ = ["NONVOLATILE", "TRAP_FRAME_SIZE", "AssembledFunction", "Fixup", "Function", "assemble"]
+__all__ = ["NONVOLATILE", "TRAP_FRAME_SIZE", "AssembledFunction", "Fixup", "Function", "MadeCode", "assemble"]
 
 _REGISTERS = {
     "rax": 0, "rcx": 1, "rdx": 2, "rbx": 3, "rsp": 4, "rbp": 5, "rsi": 6, "rdi": 7,
@@ -38,11 +39,30 @@ _FILLERS = (
 
 
 @dataclass(frozen=True, slots=True)
+class Fixup:
+    """Four bytes at `offset` that must become the distance to `target` (through an import slot if `imported`)."""
+
+    offset: int
+    target: str
+    imported: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MadeCode:
+    """A function's code that comes ready, with unwind data that fit it."""
+
+    code: bytes
+    fixups: tuple[Fixup, ...] = ()
+    rows: tuple[UnwindRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Function:
     """How a function looks from outside: what it saves, how much stack it takes, whom it calls.
 
     `calls` name functions of the same image, or "module!function". A function with `literal` code is a leaf: it has
-    no unwind data. `event` is an instruction that stops: a memory read that faults, or an int3.
+    no unwind data. `event` is an instruction that stops: a memory read that faults, or an int3. One that was `made`
+    elsewhere is what it was made to be.
     """
 
     name: str
@@ -56,6 +76,7 @@ class Function:
     literal: bytes | None = None
     event: bytes = b""
     exported: bool = True
+    made: MadeCode | None = None
 
     @classmethod
     def trap(cls, name: str, *calls: str) -> Function:
@@ -72,15 +93,6 @@ class Function:
 
 
 @dataclass(frozen=True, slots=True)
-class Fixup:
-    """Four bytes at `offset` that must become the distance to `target` (through an import slot if `imported`)."""
-
-    offset: int
-    target: str
-    imported: bool
-
-
-@dataclass(frozen=True, slots=True)
 class AssembledFunction:
     """Code with holes for addresses, and where things lie in it."""
 
@@ -90,7 +102,8 @@ class AssembledFunction:
     return_sites: dict[str, int] = field(default_factory=dict)
     """Callee to the offset of the instruction behind the call."""
     event_offset: int | None = None
-    unwind: bytes = b""
+    rows: tuple[UnwindRow, ...] = ()
+    """Its unwind data; a leaf has none."""
 
 
 def _push(register: str) -> bytes:
@@ -137,6 +150,8 @@ def assemble(function: Function, rng: random.Random) -> AssembledFunction:
     """Code and unwind data of one function."""
     if function.literal is not None:
         return AssembledFunction(function, function.literal, ())
+    if function.made is not None:
+        return AssembledFunction(function, function.made.code, function.made.fixups, rows=function.made.rows)
     entry_misalignment = 0 if function.machine_frame else 8
     if (entry_misalignment + 8 * len(function.pushes) + function.locals) % 16:
         raise SimulationError(f"{function.name}: the stack would not be aligned at its calls")
@@ -189,5 +204,5 @@ def assemble(function: Function, rng: random.Random) -> AssembledFunction:
     for register in reversed(function.pushes):
         code += _pop(register)
     code += bytes.fromhex("4883c408 48cf") if function.machine_frame else b"\xc3"
-    unwind = _unwind_info(function, steps, prolog_size)
-    return AssembledFunction(function, bytes(code), tuple(fixups), return_sites, event_offset, unwind)
+    row = UnwindRow(0, len(code), _unwind_info(function, steps, prolog_size))
+    return AssembledFunction(function, bytes(code), tuple(fixups), return_sites, event_offset, (row,))

@@ -14,6 +14,7 @@ from protocol.layouts.kdbg import KdbgKey
 from protocol.layouts.version import GetVersion64
 from protocol.structure import Structure
 
+from .call_chains import chains_image
 from .debugger_data import build_debugger_data
 from .errors import SimulationError
 from .filling import choose_unreadable, device_memory, fill, fill_unmapped, lay_odd_entries, map_devices
@@ -55,7 +56,7 @@ _SYSTEM_ROOT_PAGE = 0x1AA
 """System's PML4: where boot loaders put it, and the first place where memory forensics looks."""
 
 _USUAL_CONTENT = 4 << 20
-_LAB = 3
+_CSRSS, _LAB = 2, 3
 """The process whose threads call drivers, by its place in the list."""
 
 _SHADOW = 1 << 36
@@ -92,6 +93,10 @@ class SimulatedKernel:
     stopped_processor: int
     break_status: int | None
     """First argument of DbgBreakPointWithStatus; None where the machine stands on another int3."""
+    guilty: str
+    """The module that made the machine stop; empty where none did."""
+    crash_site: int
+    """The instruction that raised the exception; 0 where there was none."""
     bug_check: tuple[int, int, int, int, int]
     """Code and parameters; all 0 where there was none."""
     symbols: dict[str, int]
@@ -163,7 +168,8 @@ class _Builder:
     def build(self) -> SimulatedKernel:
         """All parts, in the order in which they need each other."""
         options, profile, space = self.options, self.profile, self.space
-        loaded = load_images(space, profile, linked=options.linked_images)
+        more = [] if options.call_chains is None else [chains_image(options.call_chains, options.processors)]
+        loaded = load_images(space, profile, more, linked=options.linked_images)
         if self.pfn_array is not None:
             self.pfn_array.map_rest()
         symbols = {**loaded.images.symbols(), "ImageBase": space.addresses.kernel}
@@ -178,7 +184,7 @@ class _Builder:
             self.kdbg_size,
             loaded.images,
             symbols,
-            {"idle": idle, "system": processes[0], "user": processes[_LAB]},
+            {"idle": idle, "system": processes[0], "user": processes[_LAB], "critical": processes[_CSRSS]},
         )
         threads += self._lay_waiting_threads(loaded.images, [*processes, idle], threads)
         bug_check = stopped.bug_check or (0, 0, 0, 0, 0)
@@ -193,6 +199,7 @@ class _Builder:
             build_lab,
             encoded=options.encoded_kdbg,
             database=self.pfn_array is not None,
+            rolled_over=options.many_prints,
         )
         block = symbols["KdDebuggerDataBlock"]
         data = build_debugger_data(
@@ -242,6 +249,8 @@ class _Builder:
             processors=tuple(processors),
             stopped_processor=options.stopped_processor,
             break_status=stopped.break_status,
+            guilty=stopped.guilty,
+            crash_site=stopped.crash_site,
             bug_check=bug_check,
             symbols=symbols,
             build_lab=build_lab,

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from protocol.address import PAGE_SIZE
 from protocol.arch import AMD64
 
+from .call_chains import plan_chain, stand_in_chain
+from .crashes import CRASHES, Crashes
 from .errors import SimulationError
 from .options import KernelOptions
+from .power import lay_power_objects
 from .processes import SimulatedProcess, SimulatedThread, build_thread
 from .processors import PCR_PRCB, SimulatedProcessor, build_descriptor_tables, lay_processor, special_values
 from .profile import KernelProfile
-from .situations import Standing, ThreadKind, make_chain
+from .situations import Situations, Standing, ThreadKind
 from .space import KernelSpace
 from .stacks import LoadedImages
 
 __all__ = ["lay_processors"]
+
+_FIRST_BREAK, _LAST_BREAK = 3, 4
+"""DBG_STATUS_BUGCHECK_FIRST and _SECOND (kd-protocol 7.1)."""
 
 
 def lay_processors(
@@ -47,15 +54,16 @@ def lay_processors(
             threads.append(build_thread(space, profile, owner[kind], 0x40 + 4 * number, number))
             return threads[-1]
 
-        standing = make_chain(
-            images,
-            space.rng,
-            pool,
-            new_thread,
-            stop=options.stop if number == options.stopped_processor else None,
-            number=number,
-            bug_check=(options.bug_check.code, options.bug_check.parameters),
-        )
+        if options.call_chains is not None and number != options.stopped_processor:
+            standing = stand_in_chain(plan_chain(options.call_chains, number), space, images, space.rng, new_thread)
+        else:
+            situations = Situations(images, space.rng, pool, new_thread)
+            if number == options.stopped_processor:
+                power = partial(lay_power_objects, space, images, "ACPI", "mydrv", "mydrv!DispatchPower")
+                crashes = Crashes(situations, owner["critical"].address, power)
+                standing = _stopped(options, situations, crashes)
+            else:
+                standing = situations.frozen(number)
         if number == options.stopped_processor:
             stopped = standing
         thread = standing.thread
@@ -103,3 +111,16 @@ def lay_processors(
     if stopped is None:
         raise SimulationError(f"processor {options.stopped_processor} never stopped")
     return processors, stopped, threads
+
+
+def _stopped(options: KernelOptions, situations: Situations, crashes: Crashes) -> Standing:
+    """Where the processor stands that stopped the machine."""
+    if options.stop == "running":
+        return situations.broken_in()
+    if options.stop == "breakpoint":
+        return situations.driver_breakpoint()
+    status = _FIRST_BREAK if options.stop == "bugcheck-first" else _LAST_BREAK
+    bug_check = options.bug_check
+    if bug_check.parameters is None and bug_check.code in CRASHES:
+        return CRASHES[bug_check.code].play(crashes, status)
+    return crashes.gives_up(bug_check.code, bug_check.parameters or (0, 0, 0, 0), status)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from protocol.address import PAGE_SHIFT, PAGE_SIZE
@@ -13,7 +13,7 @@ from .debugger_data import kernel_variables
 from .errors import SimulationError
 from .modules import driver_specs, kernel_spec
 from .paging import MIB2, PteFlag
-from .pe import ImagePlan, plan_image
+from .pe import ImagePlan, ImageSpec, plan_image
 from .processors import PCR_PRCB
 from .profile import KernelProfile
 from .space import KernelSpace
@@ -62,13 +62,19 @@ class LoadedModules:
     plans: dict[str, tuple[ImagePlan, int]]
 
 
-def load_images(space: KernelSpace, profile: KernelProfile, *, linked: bool = False) -> LoadedModules:
-    """Lay out, link and map the kernel and its drivers. `linked`: with all that a linker makes (see ImageSpec)."""
+def load_images(
+    space: KernelSpace, profile: KernelProfile, more: Sequence[ImageSpec] = (), *, linked: bool = False
+) -> LoadedModules:
+    """Lay out, link and map the kernel, its drivers, and `more`.
+
+    `linked`: with all that a linker makes (see ImageSpec).
+    """
     large = space.large_pages and space.addresses.kernel % MIB2 == 0
     variables = kernel_variables(profile, profile.prcb.size + PCR_PRCB)
     specs = [
         kernel_spec(profile, variables, large=large, linked=linked),
         *driver_specs(profile, small=not space.large_pages, linked=linked),
+        *more,
     ]
     images: dict[str, tuple[ImagePlan, int]] = {}
     next_base = space.addresses.drivers

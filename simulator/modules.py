@@ -9,13 +9,26 @@ from protocol.address import PAGE_SIZE
 from .code import Function
 from .pe import ImageSpec, Variable
 from .profile import KernelProfile
+from .resources import VersionText
 
-__all__ = ["BREAK_INSTRUCTION", "PAUSE", "READ_FAULT", "driver_specs", "kernel_spec"]
+__all__ = [
+    "BREAK_INSTRUCTION",
+    "DIVISION",
+    "FAST_FAIL",
+    "PAUSE",
+    "READ_FAULT",
+    "driver_specs",
+    "kernel_spec",
+]
 
 BREAK_INSTRUCTION = b"\xcc"
 PAUSE = b"\xf3\x90"
 READ_FAULT = bytes.fromhex("8b4110")
 """mov eax,[rcx+10h]: faults when rcx points to memory that was freed."""
+DIVISION = bytes.fromhex("f7f1")
+"""div ecx: faults when ecx is 0."""
+FAST_FAIL = bytes.fromhex("cd29")
+"""int 29h: __fastfail, for the reason in ecx."""
 
 _IDLE = bytes.fromhex("33c9 33d2 0f01c8 33c0 90 0f01c9 c3")  # xor, xor, monitor, xor, nop, mwait, ret
 _EIGHT = ("rbx", "rbp", "rsi", "rdi", "r12", "r13", "r14", "r15")
@@ -37,14 +50,14 @@ _KERNEL = (
     Function("KiBugCheckDispatch", ("KeBugCheckEx",), locals=0x138, exported=False,
              saves=(("rbp", 0xF8), ("rbx", 0x100), ("rdi", 0x108), ("rsi", 0x110), ("r12", 0x118), ("r13", 0x120),
                     ("r14", 0x128), ("r15", 0x130))),
-    Function.trap("KiDivideErrorFault"),
+    Function.trap("KiDivideErrorFault", "KiExceptionDispatch"),
     Function.trap("KiDebugTrapOrFault"),
     Function.trap("KiNmiInterrupt"),
     Function.trap("KiBreakpointTrap"),
     Function.trap("KiGeneralProtectionFault", "KiBugCheckDispatch"),
-    Function.trap("KiPageFault", "MmAccessFault", "KiBugCheckDispatch"),
+    Function.trap("KiPageFault", "MmAccessFault", "KiBugCheckDispatch", "KiExceptionDispatch"),
     Function.trap("KiUnexpectedInterrupt"),
-    Function("MmAccessFault", pushes=_EIGHT, locals=0x158, exported=False),
+    Function("MmAccessFault", ("MiSystemFault",), pushes=_EIGHT, locals=0x158, exported=False),
     Function.trap("KiSystemCall64", "NtReadFile", "NtDeviceIoControlFile", "NtWaitForSingleObject"),
     Function.trap("KiInterruptDispatchNoLockNoEtw", "KiInterruptSubDispatchNoLockNoEtw"),
     Function("KiInterruptSubDispatchNoLockNoEtw", ("KiCallInterruptServiceRoutine",), pushes=("rbx",), locals=0x30,
@@ -65,7 +78,7 @@ _KERNEL = (
     Function("PoIdle", ("PpmIdleExecuteTransition",), pushes=_EIGHT, locals=0x168, exported=False),
     Function("PpmIdleExecuteTransition", ("intelppm!MWaitIdle",), pushes=_SEVEN, locals=0x190, frame_offset=0x30,
              exported=False),
-    Function("KiRetireDpcList", ("KiExecuteAllDpcs",), pushes=_EIGHT, locals=0x628, exported=False),
+    Function("KiRetireDpcList", ("KiExecuteAllDpcs", "KiTimerExpiration"), pushes=_EIGHT, locals=0x628, exported=False),
     Function("KiExecuteAllDpcs", ("tcpip!TcpPeriodicTimeoutHandler",), pushes=_EIGHT, locals=0x168, exported=False),
     Function("KeAcquireSpinLockRaiseToDpc", ("KxWaitForSpinLockAndAcquire",), pushes=("rbx",), locals=0x20),
     Function("KxWaitForSpinLockAndAcquire", pushes=("rbx", "rsi"), locals=0x28, event=PAUSE, exported=False),
@@ -100,7 +113,7 @@ _KERNEL = (
              locals=0x58),
     Function("KeInitializeDpc", literal=bytes.fromhex("33c0 488901 c3")),
     Function("KeQueryPerformanceCounter", pushes=("rbx",), locals=0x20),
-    Function("KeSetEvent", pushes=_EIGHT, locals=0x38),
+    Function("KeSetEvent", pushes=_EIGHT, locals=0x38, event=READ_FAULT),
     Function("KeStallExecutionProcessor", pushes=("rbx",), locals=0x20),
     Function("MmGetPhysicalAddress", locals=0x28),
     Function("MmMapIoSpace", pushes=_EIGHT, locals=0x88),
@@ -114,6 +127,34 @@ _KERNEL = (
     Function("DbgPrintEx", pushes=("rbx", "rsi"), locals=0x38),
     Function("KiCallUserMode", pushes=("rbx", "rbp", "rsi", "rdi"), locals=0x138, exported=False),
     Function("ZwClose", literal=bytes.fromhex("488bc4 fa c3")),
+    # ways into KeBugCheckEx (kd-protocol 7.2)
+    Function("KiExceptionDispatch", ("KiDispatchException",), locals=0x1D8, exported=False,
+             saves=(("rbp", 0x198), ("rbx", 0x1A0), ("rdi", 0x1A8), ("rsi", 0x1B0), ("r12", 0x1B8), ("r13", 0x1C0),
+                    ("r14", 0x1C8), ("r15", 0x1D0))),
+    Function("KiDispatchException", ("RtlDispatchException", "KeBugCheckEx"), pushes=_SEVEN, locals=0x6C0,
+             frame_offset=0xC0, exported=False),
+    Function("RtlDispatchException", ("RtlpExecuteHandlerForException",), pushes=_EIGHT, locals=0x5A8, exported=False),
+    Function("RtlpExecuteHandlerForException", ("KiSystemServiceHandler", "_C_specific_handler"), locals=0x28,
+             exported=False),
+    Function("KiSystemServiceHandler", ("KiBugCheckDispatch",), locals=0x28, exported=False),
+    Function("_C_specific_handler", ("PspSystemThreadStartup$filt$0",), pushes=_SEVEN, locals=0x40, exported=False),
+    Function("PspSystemThreadStartup$filt$0", ("KeBugCheckEx",), pushes=("rbp",), locals=0x30, exported=False),
+    Function("MiSystemFault", ("KeBugCheckEx",), pushes=_EIGHT, locals=0x118, exported=False),
+    Function.trap("KiRaiseSecurityCheckFailure", "KiFastFailDispatch"),
+    Function("KiFastFailDispatch", ("KiBugCheckDispatch",), locals=0x1D8, exported=False,
+             saves=(("rbp", 0x198), ("rbx", 0x1A0), ("rdi", 0x1A8), ("rsi", 0x1B0), ("r12", 0x1B8), ("r13", 0x1C0),
+                    ("r14", 0x1C8), ("r15", 0x1D0))),
+    Function("KiTimerExpiration", ("KiExpireTimerTable",), pushes=_EIGHT, locals=0x128, exported=False),
+    Function("KiExpireTimerTable", ("KiProcessExpiredTimerList",), pushes=_EIGHT, locals=0x98, exported=False),
+    Function("KiProcessExpiredTimerList", ("PopIrpWatchdog",), pushes=_EIGHT, locals=0xF8, exported=False),
+    Function("PopIrpWatchdog", ("PopIrpWatchdogBugcheck",), pushes=("rbx",), locals=0x30, exported=False),
+    Function("PopIrpWatchdogBugcheck", ("KeBugCheckEx",), pushes=("rbx", "rsi"), locals=0x58, exported=False),
+    Function("ZwTerminateProcess", ("NtTerminateProcess",), locals=0x28),
+    Function("NtTerminateProcess", ("PspTerminateProcess",), pushes=("rbx", "rsi", "rdi"), locals=0x40),
+    Function("PspTerminateProcess", ("PspTerminateAllThreads",), pushes=("rbx", "rsi"), locals=0x38, exported=False),
+    Function("PspTerminateAllThreads", ("PspCatchCriticalBreak",), pushes=_EIGHT, locals=0x88, exported=False),
+    Function("IopInvalidDeviceRequest", literal=bytes.fromhex("b8100000c0 c3"), exported=False),
+    Function("PspCatchCriticalBreak", ("KeBugCheckEx",), pushes=("rbx", "rsi", "rdi"), locals=0x50, exported=False),
 )  # fmt: skip
 
 _DRIVER_ENTRY = Function("DriverEntry", ("nt!IoCreateDevice",), pushes=("rbx", "rsi"), locals=0x38, exported=False)
@@ -123,12 +164,18 @@ _MYDRV = (
              exported=False),
     Function("FlushWorkItem", ("FlushQueue",), pushes=("rbx", "rsi"), locals=0x38, exported=False),
     Function("DispatchDeviceControl", ("FlushQueue",), pushes=("rbx",), locals=0x30, exported=False),
-    Function("FlushQueue", ("ReadBuffer", "CheckQueue", "GiveUp"), pushes=("rbx", "rbp", "rsi", "rdi"), locals=0x48,
-             exported=False),
+    Function("FlushQueue",
+             ("ReadBuffer", "CheckQueue", "GiveUp", "AverageDepth", "UnlinkEntry", "TellOwner", "StopOwner"),
+             pushes=("rbx", "rbp", "rsi", "rdi"), locals=0x48, exported=False),
     Function("ReadBuffer", ("nt!DbgPrint",), pushes=("rbx",), locals=0x40, event=READ_FAULT, exported=False),
     Function("CheckQueue", ("nt!DbgPrint",), pushes=("rbx", "rdi"), locals=0x28, event=BREAK_INSTRUCTION,
              exported=False),
     Function("GiveUp", ("nt!KeBugCheckEx",), pushes=("rbx",), locals=0x30, exported=False),
+    Function("AverageDepth", pushes=("rbx",), locals=0x20, event=DIVISION, exported=False),
+    Function("UnlinkEntry", pushes=("rbx", "rsi"), locals=0x28, event=FAST_FAIL, exported=False),
+    Function("TellOwner", ("nt!KeSetEvent",), pushes=("rbx",), locals=0x20, exported=False),
+    Function("DispatchPower", ("nt!IofCallDriver",), pushes=("rbx",), locals=0x20, exported=False),
+    Function("StopOwner", ("nt!ZwTerminateProcess",), pushes=("rbx", "rsi"), locals=0x28, exported=False),
 )  # fmt: skip
 
 _DRIVERS: tuple[tuple[str, str, str, tuple[Function, ...], int], ...] = (
@@ -178,6 +225,11 @@ _DRIVERS: tuple[tuple[str, str, str, tuple[Function, ...], int], ...] = (
 )  # fmt: skip
 
 
+_MICROSOFT = "Microsoft Corporation"
+_VERSIONS = {"mydrv": VersionText("Contoso Laboratories", "Queue driver", "2.4.1.77")}
+"""Of those that do not come with Windows."""
+
+
 def _stamp(name: str, build: int) -> tuple[int, int]:
     """A timestamp and a checksum that belong to this image in this version of Windows."""
     digest = hashlib.sha256(f"{name} {build}".encode()).digest()
@@ -205,6 +257,7 @@ def kernel_spec(
         check_sum=check_sum,
         least_size=0x800000 if large else 0,
         linked=linked,
+        version=VersionText(_MICROSOFT, "NT Kernel & System", f"10.0.{profile.build}.1"),
     )
 
 
@@ -226,6 +279,7 @@ def driver_specs(profile: KernelProfile, *, small: bool, linked: bool = False) -
                 check_sum=check_sum,
                 least_size=6 * PAGE_SIZE if small else size,
                 linked=linked,
+                version=_VERSIONS.get(name, VersionText(_MICROSOFT, f"{name} driver", f"10.0.{profile.build}.1")),
             )
         )
     return specs

@@ -28,7 +28,7 @@ LAYOUTS: tuple[Layout, ...] = ("desktop", "server")
 
 @dataclass(frozen=True, slots=True)
 class BugCheck:
-    """A bug check. Without parameters they are those that fit the stack that was made (D1 and A)."""
+    """A bug check. Without parameters they are those that fit the stack that is made (simulator.crashes)."""
 
     code: int
     parameters: tuple[int, int, int, int] | None = None
@@ -91,6 +91,10 @@ class KernelOptions:
     """So many modules differ by a byte from their files, in memory that is not written to."""
     mismatched_images: int = 0
     """So many modules' files are those of another build."""
+    many_prints: bool = False
+    """More was printed than the kernel's buffer holds."""
+    call_chains: int | None = None
+    """Every processor but the one that stopped stands in a random call chain, drawn from this seed."""
 
 
 def as_layout(options: KernelOptions, layout: Layout) -> KernelOptions:

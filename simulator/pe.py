@@ -11,6 +11,8 @@ from protocol.address import PAGE_SIZE
 
 from .code import AssembledFunction, Function, assemble
 from .errors import SimulationError
+from .resources import VersionText, version_section
+from .unwind_rows import lay_unwind_data, unwind_table
 
 __all__ = ["PREFERRED_BASE", "ImagePlan", "ImageSpec", "Section", "Variable", "plan_image"]
 
@@ -22,7 +24,7 @@ _HEADER_AT = 0x100
 _CODE, _READ, _WRITE = 0x6800_0020, 0x4800_0040, 0xC800_0040
 _DISCARDABLE = 0x0200_0000
 _EXECUTABLE, _DLL = 0x22, 0x2022
-_EXPORT, _EXCEPTION, _RELOCATIONS, _DEBUG, _IAT = 0, 3, 5, 6, 12
+_EXPORT, _RESOURCE, _EXCEPTION, _RELOCATIONS, _DEBUG, _IAT = 0, 2, 3, 5, 6, 12
 _HEADERS_SIZE, _FILE_ALIGNMENT = 0x400, 0x200
 _ABSOLUTE = 10
 """IMAGE_REL_BASED_DIR64."""
@@ -57,6 +59,7 @@ class ImageSpec:
     check_sum: int = 0
     least_size: int = 0
     linked: bool = False
+    version: VersionText | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +196,7 @@ def plan_image(spec: ImageSpec, rng: random.Random) -> ImagePlan:
     layout.begin()
     imports = sorted({fixup.target for part in functions.values() for fixup in part.fixups if fixup.imported})
     slots = {target: layout.place(bytes(8), 8) for target in imports}
-    unwinds = {name: layout.place(part.unwind, 4) for name, part in functions.items() if part.unwind}
+    rows = lay_unwind_data(layout.place, {name: part.rows for name, part in functions.items()}, rvas)
     pdb = spec.pdb_name.encode("ascii") + b"\0"
     rsds = layout.place(b"RSDS" + rng.randbytes(16) + struct.pack("<I", 1) + pdb, 4)
     rsds_size = 24 + len(pdb)
@@ -205,9 +208,7 @@ def plan_image(spec: ImageSpec, rng: random.Random) -> ImagePlan:
     layout.end(".rdata", _READ)
 
     layout.begin()
-    for name in sorted(unwinds, key=lambda name: rvas[name]):
-        end = rvas[name] + len(functions[name].code)
-        layout.place(struct.pack("<III", rvas[name], end, unwinds[name]), 4)
+    layout.place(unwind_table(rows, len(layout.data)), 4)
     pdata = layout.end(".pdata", _READ)
 
     layout.begin()
@@ -218,6 +219,12 @@ def plan_image(spec: ImageSpec, rng: random.Random) -> ImagePlan:
     layout.begin()
     layout.place(b"\xcc" * 0x600, 16)
     layout.end("PAGE", _CODE)
+    resources = (0, 0)
+    if spec.version is not None:
+        layout.begin()
+        section = version_section(len(layout.data), spec.version, spec.file_name)
+        resources = layout.place(section), len(section)
+        layout.end(".rsrc", _READ)
     relocation_table = (0, 0)
     if spec.linked:
         layout.begin()
@@ -236,13 +243,14 @@ def plan_image(spec: ImageSpec, rng: random.Random) -> ImagePlan:
         functions,
         rvas,
         tuple(sections),
-        (pdata.rva, 12 * len(unwinds)),
+        (pdata.rva, 12 * len(rows)),
         slots,
         b"",
         tuple(relocations),
     )
     directories = {
         _EXPORT: (export, export_size),
+        _RESOURCE: resources,
         _EXCEPTION: plan.exception_table,
         _RELOCATIONS: relocation_table,
         _DEBUG: (debug, 28),

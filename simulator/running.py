@@ -28,7 +28,10 @@ _RSP, _MASK = 4, (1 << 64) - 1
 _ARITHMETIC = 0x8C5  # CF, PF, ZF, SF, OF
 _NO_EVENT, _SINGLE_STEP = 0xFFFF0FF0, 0x4000  # DR6
 
-_NEVER_CALLED = ("mydrv!GiveUp", "KeBugCheckEx", "KiBugCheckDispatch", "DbgBreakPointWithStatus")
+_NEVER_CALLED = (
+    "mydrv!GiveUp", "mydrv!AverageDepth", "mydrv!UnlinkEntry", "mydrv!TellOwner", "mydrv!StopOwner",
+    "KeBugCheckEx", "KiBugCheckDispatch", "KiExceptionDispatch", "DbgBreakPointWithStatus",
+)  # fmt: skip
 """The way into a crash or a break: the made code has no branch around it, so a call to one of these is not made."""
 
 _WAITING = 6

@@ -14,6 +14,7 @@ from protocol.packet import INITIAL_PACKET_ID
 from protocol.state_change import ExceptionChange, LoadSymbols
 
 from .breaks import broken_in, crashed_on_request, first_break, last_break
+from .crashes import CRASHES
 from .errors import SimulationError
 from .image import MemoryImage
 from .kernel import BugCheck, KernelOptions, SimulatedKernel, build_kernel
@@ -247,6 +248,13 @@ SCENARIOS: Mapping[str, Scenario] = {
         Scenario(
             "no-physical-reads", "a blue screen of a machine that refuses physical reads", _BUG_CHECK,
             Behaviour(refused=_PHYSICAL), script=_again,
+        ),
+        *(
+            Scenario(
+                f"bugcheck-{code:02x}", f"a blue screen: {crash.text}",
+                replace(_BUG_CHECK, bug_check=BugCheck(code), many_prints=True), script=_again,
+            )
+            for code, crash in CRASHES.items()
         ),
         Scenario(
             "strange-answers", "a blue screen of a machine that answers as oddly as real ones were seen to",

@@ -41,6 +41,11 @@ class LoadedImages:
         plan, base, name = self._find(symbol)
         return base + plan.rvas[name]
 
+    def range_of(self, module: str) -> tuple[int, int]:
+        """Where an image begins, and its size in bytes."""
+        plan, base = self._images[module]
+        return base, plan.size
+
     def function(self, symbol: str) -> Function:
         """How a function is built."""
         plan, _, name = self._find(symbol)
@@ -124,8 +129,18 @@ class CallChain:
             self._put(self.entry_stack_pointer + 8 + 8 * number, value)
         self._enter(symbol, site)
 
-    def trap(self, symbol: str, flags: int = 0x10246, error_code: int = 0, fault_address: int = 0) -> None:
-        """The processor interrupts the current function at its event, or user mode, and enters this handler."""
+    def trap(
+        self,
+        symbol: str,
+        flags: int = 0x10246,
+        error_code: int = 0,
+        fault_address: int = 0,
+        volatile: Mapping[str, int] | None = None,
+    ) -> None:
+        """The processor interrupts the current function at its event, or user mode, and enters this handler.
+
+        `volatile` are values of registers that are known; the others hold anything.
+        """
         if self._user is not None:
             site, interrupted = self._user
             cs, ss = _USER_CS, _USER_DS
@@ -143,7 +158,8 @@ class CallChain:
         self._put(frame + 0x28, 0 if self._user is None else 1)  # PreviousMode
         self._put(frame + 0x2C, 0x1F80, 4)
         for number, name in enumerate(_VOLATILE):
-            self._put(frame + 0x30 + 8 * number, self._value(name))
+            value = self._value(name)
+            self._put(frame + 0x30 + 8 * number, (volatile or {}).get(name, value))
         self._put(frame + 0xD0, fault_address)
         self._put(frame + 0x158, rbp)
         self._user = None

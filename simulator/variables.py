@@ -11,7 +11,10 @@ from protocol.layouts.version import GetVersion64
 
 from .space import SYSTEM_RANGE_START, KernelSpace
 
-__all__ = ["lay_variables", "link_debugger_data"]
+__all__ = ["PRINT_BUFFER_SIZE", "lay_variables", "link_debugger_data"]
+
+PRINT_BUFFER_SIZE = 0x1000
+"""Bytes of what was printed that the kernel keeps."""
 
 
 def lay_variables(
@@ -23,23 +26,28 @@ def lay_variables(
     *,
     encoded: bool,
     database: bool = False,
+    rolled_over: bool = False,
 ) -> KdbgKey | None:
     """Values of the variables that the KDBG points to; returns the key if the block is to be encoded.
 
-    Where there is no PFN `database` yet, a page takes its place.
+    Where there is no PFN `database` yet, a page takes its place. `rolled_over`: the buffer of prints was too small.
     """
     runs = space.image.runs
     descriptor = encode_physical_memory_descriptor(list(runs))
-    text = f"KDTARGET: Refreshing KD connection\n\n*** Fatal System Error: 0x{bug_check[0]:08x}\n".encode()
-    prints = text if bug_check[0] else b"mydrv: queue is up\n"
     buffer = symbols["KdPrintDefaultCircularBuffer"]
-    space.write(buffer, prints)
+    printed = _prints(bug_check, rolled_over)
+    written = len(printed) % PRINT_BUFFER_SIZE
+    # Where it rolled over, the latest lie before what is left of the turn before.
+    latest, before = printed[len(printed) - written :], printed[-PRINT_BUFFER_SIZE : len(printed) - written]
+    space.write(buffer, latest)
+    space.write(buffer + PRINT_BUFFER_SIZE - len(before), before)
     numbers = {
         "ExpNumberOfPagedPools": 4,
         "KeTimeIncrement": 156250,
-        "KdPrintBufferSize": 0x1000,
+        "KdPrintBufferSize": PRINT_BUFFER_SIZE,
         "KdPrintCircularBuffer": buffer,
-        "KdPrintWritePointer": buffer + len(prints),
+        "KdPrintRolloverCount": len(printed) // PRINT_BUFFER_SIZE,
+        "KdPrintWritePointer": buffer + written,
         "MmAvailablePages": runs.page_count // 2,
         "MmHighestPhysicalPage": runs.end_page - 1,
         "MmHighestUserAddress": 0x7FFFFFFEFFFF,
@@ -80,6 +88,16 @@ def lay_variables(
         return None
     space.write(symbols["KdpDataBlockEncoded"], b"\x01")
     return KdbgKey(never, always, symbols["KdpDataBlockEncoded"])
+
+
+def _prints(bug_check: tuple[int, int, int, int, int], rolled_over: bool) -> bytes:
+    """All that was printed since the start; the buffer has its end."""
+    lines = ["mydrv: queue is up"]
+    if rolled_over:
+        lines += [f"mydrv: request {number} was put into the queue" for number in range(160)]
+    if bug_check[0]:
+        lines += ["KDTARGET: Refreshing KD connection", "", f"*** Fatal System Error: 0x{bug_check[0]:08x}"]
+    return "".join(f"{line}\n" for line in lines).encode("ascii")
 
 
 def link_debugger_data(space: KernelSpace, symbols: Mapping[str, int], *, foreign_block: bool) -> tuple[int, int]:

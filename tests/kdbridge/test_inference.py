@@ -18,6 +18,7 @@ from protocol.address import PAGE_SIZE
 from simulator.image_files import write_images
 from simulator.kernel import SimulatedKernel, build_kernel
 from simulator.options import as_layout
+from tests.amount import drawn
 from tests.kdbridge.captured import SMALL
 from tests.kdbridge.cli.calling import call, sim
 from tests.kdbridge.simulated import SimulatedSource
@@ -71,7 +72,7 @@ async def test_nothing_that_is_taken_from_an_image_s_file_is_wrong(seed: int, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", drawn(50, gate=16))
 async def test_nothing_that_is_taken_from_a_file_is_wrong_on_any_machine(seed: int, tmp_path: Path) -> None:
     assert await _try_images(seed, tmp_path, 32 * _MIB) >= 0
 
@@ -92,7 +93,7 @@ async def test_nothing_inferred_is_wrong(seed: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", drawn(50, gate=16))
 async def test_nothing_inferred_is_wrong_on_any_machine(seed: int, tmp_path: Path) -> None:
     await _try(seed, tmp_path / "snapshot", 32 * _MIB)
 

@@ -26,10 +26,10 @@ WINDOWS_10 = as_layout(KernelOptions(memory_size=96 << 20, processors=4), "serve
 
 # Taken before there was a layout: recordings and the transcripts of the docs depend on these machines.
 _DESKTOPS = [
-    (KernelOptions(), "616dace0cd5c21c3784775b8089c7439"),
-    (KernelOptions(memory_size=32 << 20, processors=2), "5fcdd4fbcd3b88a4558092d0854132d6"),
-    (KernelOptions(build=3790, processors=2), "33ab588b3d4a955a25aa142f02a08ec7"),
-    (KernelOptions(build=9600, runs=9, memory_size=64 << 20), "e740f47e53cfd471375aeed6d7a79ff3"),
+    (KernelOptions(), "4f59329c36cf1b08b174bf4597b623ab"),
+    (KernelOptions(memory_size=32 << 20, processors=2), "af2fb0a2b801058cddde5b38fad465a8"),
+    (KernelOptions(build=3790, processors=2), "ee2b797e4c8c1555e2249802e92df32a"),
+    (KernelOptions(build=9600, runs=9, memory_size=64 << 20), "ccc3149a813edf5a29fc877da44a149c"),
 ]
 
 

@@ -13,6 +13,7 @@ import pytest
 from kdbridge.dump import DumpKind
 from kdbridge.memory.files import DumpFile
 from kdbridge.snapshot import Snapshot
+from tests.amount import drawn
 from tests.kdbridge.cli.calling import Ended, call, sim
 
 _LINE = sim(baud=115200, processors=4)
@@ -62,7 +63,7 @@ def _bring(folder: Path, number: int, promised: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(30))
+@pytest.mark.parametrize("number", drawn(30, gate=12))
 def test_within_any_time(number: int, tmp_path: Path, promised: dict[str, Any]) -> None:
     _bring(tmp_path, number, promised)
 
