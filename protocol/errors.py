@@ -4,14 +4,15 @@
     ├── LocalProtocolError    we broke a rule of the conversation: a mistake in this program
     ├── RemoteProtocolError   the other end sent what no peer may send
     ├── LayoutError           bytes of a structure in memory are not that structure
-    └── DumpFormatError       bytes of a dump file are not a dump file
+    ├── DumpFormatError       bytes of a dump file are not a dump file
+    └── PdbFormatError        bytes of a symbol file are not a symbol file
 
 Every message says who is to blame, where (address, offset, packet id) and what to do, if anything can be done.
 """
 
 from __future__ import annotations
 
-__all__ = ["DumpFormatError", "KdError", "LayoutError", "LocalProtocolError", "RemoteProtocolError"]
+__all__ = ["DumpFormatError", "KdError", "LayoutError", "LocalProtocolError", "PdbFormatError", "RemoteProtocolError"]
 
 
 class KdError(Exception):
@@ -48,3 +49,12 @@ class DumpFormatError(KdError):
         self.problem = problem
         where = "" if offset is None else f"at file offset {offset:#x}: "
         super().__init__(f"{where}{problem}")
+
+
+class PdbFormatError(KdError):
+    """A symbol file (PDB) breaks a rule of its format. `part` names the stream or structure that does."""
+
+    def __init__(self, part: str, problem: str) -> None:
+        self.part = part
+        self.problem = problem
+        super().__init__(f"{part}: {problem}")
