@@ -131,7 +131,8 @@ def stand_in_chain(
         for page in range(limit, base, PAGE_SIZE):
             space.write(page, processor.page(page))
     chain = CallChain(images, thread.stack_base, thread.stack_limit, rng)
-    chain.memory = bytearray(b"".join(processor.page(at) for at in range(*reversed(tops[0]), PAGE_SIZE)))
+    own = range(thread.stack_limit, thread.stack_base, PAGE_SIZE)
+    chain.memory = bytearray(b"".join(processor.page(address) for address in own))
     chain.frames = processor.frames[::-1]
     chain.stack_pointer = processor.registers["rsp"]
     context = {**context_frame(), **processor.registers, "rip": processor.frames[-1].instruction, "e_flags": _FLAGS}

@@ -26,7 +26,7 @@ _CORRUPT_LIST_ENTRY = 3
 _WATCHDOG = 3
 """DRIVER_POWER_STATE_FAILURE: a device has held a power IRP for too long."""
 
-Parameters = tuple[int, int, int, int]
+_Parameters = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class Crashes:
         )  # fmt: skip
         return self._bug_check(thread, chain, 0xEF, (self._critical_process, 0, 0, 0), status)
 
-    def gives_up(self, code: int, parameters: Parameters, status: int) -> Standing:
+    def gives_up(self, code: int, parameters: _Parameters, status: int) -> Standing:
         """A driver calls KeBugCheckEx itself."""
         thread, chain = self._worker()
         chain.call("mydrv!GiveUp")
@@ -170,7 +170,7 @@ class Crashes:
         thread: SimulatedThread,
         chain: CallChain,
         code: int,
-        parameters: Parameters,
+        parameters: _Parameters,
         status: int,
         site: int = 0,
         fault: int = 0,

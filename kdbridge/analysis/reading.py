@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable
+from typing import Any
 
 from kdbridge.errors import MemoryFault
 from kdbridge.source import PhysicalMemory, Source, StopEvent, VirtualMemory
@@ -19,8 +20,9 @@ _Keep = Callable[[int, bytes], None]
 class _Once:
     """Virtual memory: what came is kept, what was refused is not asked for again."""
 
-    def __init__(self, virtual: VirtualMemory, keep: _Keep | None) -> None:
+    def __init__(self, virtual: VirtualMemory, keep: _Keep | None, *, whole_pages: bool) -> None:
         self._virtual = virtual
+        self._whole_pages = whole_pages
         self._keep = keep
         self._starts: list[int] = []
         self._ends: list[int] = []
@@ -44,9 +46,10 @@ class _Once:
     async def _fetch(self, at: int, address: int, size: int, done: int) -> None:
         """Bring what is missing from `at` on: to the next piece that is there, or to the end of the page or range."""
         after = bisect.bisect_right(self._starts, at)
-        end = min(address + size, self._starts[after] if after < len(self._starts) else 1 << 64)
         page = at & ~(PAGE_SIZE - 1)
-        if page in self.refused:
+        # Not beyond the page: what came of it would be lost where the next one cannot be read.
+        end = min(address + size, page + PAGE_SIZE, self._starts[after] if after < len(self._starts) else 1 << 64)
+        if page in self.refused and self._whole_pages:
             raise MemoryFault(self.refused[page], address=at, size=size, done=done, virtual=True)
         try:
             data = await self._virtual.read(VirtualAddress(at), end - at)
@@ -87,7 +90,14 @@ class ReadOnce:
 
     def __init__(self, source: Source, keep: _Keep | None = None) -> None:
         self.source = source
-        self._virtual = _Once(source.virtual, keep)
+        # A file may hold a part of a page (a small dump's pieces), and to ask one again costs nothing.
+        self._virtual = _Once(source.virtual, keep, whole_pages=not hasattr(type(source), "held"))
+
+    def __getattr__(self, name: str) -> Any:
+        """What only files have, and discovery asks for (their lists, what headers say): the source's, if any."""
+        if name != "listed" and not name.startswith("header_"):
+            raise AttributeError(name)
+        return getattr(self.source, name)
 
     @property
     def name(self) -> str:

@@ -8,6 +8,13 @@ from collections.abc import Sequence
 from kdbridge.discovery.notes import try_read
 from kdbridge.source import Source
 from kdbridge.target import Module
+from protocol.unwind.info import (
+    RUNTIME_FUNCTION_SIZE,
+    UNWIND_HEAD_SIZE,
+    UnwindFlag,
+    parse_runtime_function,
+    unwind_codes_end,
+)
 
 from .plan import VirtualRange
 
@@ -16,13 +23,10 @@ __all__ = ["image_of", "unwind_ranges"]
 _HEADERS = 0x400
 _EXCEPTION_DIRECTORY = 24 + 112 + 3 * 8
 """From the PE signature to IMAGE_DIRECTORY_ENTRY_EXCEPTION in a PE32+ header."""
-_ROW = struct.Struct("<III")
 _LARGEST_TABLE = 1 << 24
 _WHOLE_TABLE = 1 << 16
 """A .pdata of at most this size is read as a whole: WinDbg does so, and unwinds by it only if it is all there."""
-_CHAINED = 4
 _LONGEST_CHAIN = 8
-_UNWIND_HEAD = 4
 
 
 def image_of(modules: Sequence[Module], address: int) -> Module | None:
@@ -45,21 +49,21 @@ async def unwind_ranges(source: Source, image: Module, address: int) -> list[Vir
     if size <= _WHOLE_TABLE:
         found.append(VirtualRange(image.base + table, size))
     wanted = address - image.base
-    low, high = 0, size // _ROW.size
+    low, high = 0, size // RUNTIME_FUNCTION_SIZE
     while low < high:
         middle = (low + high) // 2
-        place = image.base + table + middle * _ROW.size
-        data = await try_read(source, place, _ROW.size)
+        place = image.base + table + middle * RUNTIME_FUNCTION_SIZE
+        data = await try_read(source, place, RUNTIME_FUNCTION_SIZE)
         if data is None:
             return found
-        found.append(VirtualRange(place, _ROW.size))
-        start, end, data_at = _ROW.unpack(data)
-        if wanted < start:
+        found.append(VirtualRange(place, RUNTIME_FUNCTION_SIZE))
+        row = parse_runtime_function(data)
+        if wanted < row.begin:
             high = middle
-        elif wanted >= end:
+        elif wanted >= row.end:
             low = middle + 1
         else:
-            return [*found, *await _unwind_data(source, image, data_at)]
+            return [*found, *await _unwind_data(source, image, row.unwind_data)]
     return found
 
 
@@ -68,18 +72,18 @@ async def _unwind_data(source: Source, image: Module, at: int) -> list[VirtualRa
     found: list[VirtualRange] = []
     for _ in range(_LONGEST_CHAIN):
         if at & 1:  # another row of .pdata in the place of unwind data
-            row = await try_read(source, image.base + (at & ~1), _ROW.size)
-            found.append(VirtualRange(image.base + (at & ~1), _ROW.size))
-            at = 0 if row is None else _ROW.unpack(row)[2]
+            row = await try_read(source, image.base + (at & ~1), RUNTIME_FUNCTION_SIZE)
+            found.append(VirtualRange(image.base + (at & ~1), RUNTIME_FUNCTION_SIZE))
+            at = 0 if row is None else parse_runtime_function(row).unwind_data
         if not 0 < at < image.size:
             break
-        head = await try_read(source, image.base + at, _UNWIND_HEAD)
+        head = await try_read(source, image.base + at, UNWIND_HEAD_SIZE)
         if head is None:
             break
-        size = _UNWIND_HEAD + 2 * (head[2] + 1 & ~1)
-        found.append(VirtualRange(image.base + at, size + _ROW.size))
-        if not head[0] >> 3 & _CHAINED:
+        size = unwind_codes_end(head)
+        found.append(VirtualRange(image.base + at, size + RUNTIME_FUNCTION_SIZE))
+        if not head[0] >> 3 & UnwindFlag.CHAININFO:
             break
-        row = await try_read(source, image.base + at + size, _ROW.size)
-        at = 0 if row is None else _ROW.unpack(row)[2]
+        row = await try_read(source, image.base + at + size, RUNTIME_FUNCTION_SIZE)
+        at = 0 if row is None else parse_runtime_function(row).unwind_data
     return found

@@ -260,9 +260,10 @@ KDDEBUGGER_DATA64 = StructureLayout(
 )
 
 
-def parse_kdbg(data: bytes, address: int | None = None) -> Structure:
+def parse_kdbg(data: bytes, address: int | None = None, pointer_size: int = 8) -> Structure:
     """Decode a plain (not encoded) block. A field exists only up to the block's own Size.
 
+    Of 32-bit kernels some addresses in it are sign-extended and some are not: here none is.
     Raises LayoutError when the tag is not KDBG (it may be encoded), or Size is not believable.
     """
     header = KDDEBUGGER_DATA64.decode(data, least=0x18, address=address)
@@ -271,7 +272,10 @@ def parse_kdbg(data: bytes, address: int | None = None) -> Structure:
         raise LayoutError("KDDEBUGGER_DATA64", problem, address)
     if not SMALLEST_SIZE <= header["size"] <= LARGEST_SIZE:
         raise LayoutError("KDDEBUGGER_DATA64", f"Size {header['size']:#x} is not believable", address)
-    return KDDEBUGGER_DATA64.decode(data[: header["size"]], least=0x18, address=address)
+    block = KDDEBUGGER_DATA64.decode(data[: header["size"]], least=0x18, address=address)
+    if pointer_size == 8:
+        return block
+    return Structure(block.name, {name: value & 0xFFFF_FFFF for name, value in block.values.items()}, block.raw)
 
 
 _MASK = (1 << 64) - 1

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import construct as cs
 
 from protocol.address import PageRun, PageRuns
 from protocol.errors import LayoutError
 from protocol.structure import StructureLayout
 
+from .kernel32 import (
+    KLDR_DATA_TABLE_ENTRY32,
+    LIST_ENTRY32,
+    PHYSICAL_MEMORY_DESCRIPTOR32,
+    PHYSICAL_MEMORY_RUN32,
+    UNLOADED_DRIVER32,
+)
+
 __all__ = [
+    "KERNEL_LAYOUTS",
     "KLDR_DATA_TABLE_ENTRY64",
     "LARGEST_NAME",
     "LARGEST_RUN_COUNT",
@@ -17,6 +29,7 @@ __all__ = [
     "PHYSICAL_MEMORY_RUN64",
     "UNLOADED_DRIVER64",
     "UNLOADED_DRIVER_SLOTS",
+    "KernelLayouts",
     "encode_physical_memory_descriptor",
     "parse_physical_memory_descriptor",
 ]
@@ -116,23 +129,47 @@ PHYSICAL_MEMORY_RUN64 = StructureLayout(
     0x10,
 )
 
+
+@dataclass(frozen=True, slots=True)
+class KernelLayouts:
+    """The structures of kernels whose pointers have one width. Fields of the same name mean the same in both."""
+
+    pointer_size: int
+    list_entry: StructureLayout
+    module: StructureLayout
+    unloaded_driver: StructureLayout
+    descriptor: StructureLayout
+    run: StructureLayout
+
+
+KERNEL_LAYOUTS: Mapping[int, KernelLayouts] = {
+    8: KernelLayouts(
+        8, LIST_ENTRY64, KLDR_DATA_TABLE_ENTRY64, UNLOADED_DRIVER64, PHYSICAL_MEMORY_DESCRIPTOR64, PHYSICAL_MEMORY_RUN64
+    ),
+    4: KernelLayouts(
+        4, LIST_ENTRY32, KLDR_DATA_TABLE_ENTRY32, UNLOADED_DRIVER32, PHYSICAL_MEMORY_DESCRIPTOR32, PHYSICAL_MEMORY_RUN32
+    ),
+}
+"""By the size of a pointer."""
+
 _HIGHEST_PAGE = 1 << 40  # 52 bits of physical address
 
 
-def parse_physical_memory_descriptor(data: bytes, address: int | None = None) -> PageRuns:
+def parse_physical_memory_descriptor(data: bytes, address: int | None = None, pointer_size: int = 8) -> PageRuns:
     """The runs of *MmPhysicalMemoryBlock; data must reach to the last run.
 
     Raises LayoutError when they overlap, go backwards, or do not add up to NumberOfPages.
     """
-    name = PHYSICAL_MEMORY_DESCRIPTOR64.name
-    head = PHYSICAL_MEMORY_DESCRIPTOR64.decode(data, address=address)
+    layouts = KERNEL_LAYOUTS[pointer_size]
+    name = layouts.descriptor.name
+    head = layouts.descriptor.decode(data, address=address)
     count = head["number_of_runs"]
     if not 1 <= count <= LARGEST_RUN_COUNT:
         raise LayoutError(name, f"{count} runs are not believable", address)
-    size = PHYSICAL_MEMORY_RUN64.size
+    size = layouts.run.size
     runs: list[PageRun] = []
-    for at in range(PHYSICAL_MEMORY_DESCRIPTOR64.size, PHYSICAL_MEMORY_DESCRIPTOR64.size + count * size, size):
-        run = PHYSICAL_MEMORY_RUN64.decode(data[at : at + size], address=address)
+    for at in range(layouts.descriptor.size, layouts.descriptor.size + count * size, size):
+        run = layouts.run.decode(data[at : at + size], address=address)
         runs.append(PageRun(run["base_page"], run["page_count"]))
         if run["base_page"] + run["page_count"] > _HIGHEST_PAGE or not run["page_count"]:
             raise LayoutError(name, f"run {len(runs) - 1} ({runs[-1]}) is not memory", address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import tracemalloc
 
 import pytest
@@ -9,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.address import PAGE_SIZE, PageRun, PageRuns
-from protocol.dumpfile.index import CHUNK_BITS, HIGHEST_PAGE, BitmapIndex, PageIndex, RunIndex, runs_of_bits
+from protocol.dumpfile.index import (
+    CHUNK_BITS,
+    HIGHEST_PAGE,
+    LARGE_CHUNK_SIZE,
+    BitmapIndex,
+    PageIndex,
+    RunIndex,
+    runs_of_bits,
+)
 from protocol.errors import DumpFormatError
 
 _FIRST = 0x3000
@@ -105,3 +114,27 @@ def test_runs_that_cannot_be_are_refused() -> None:
         RunIndex(_FIRST, [PageRun(0x12, 4), PageRun(0x10, 3)])
     with pytest.raises(DumpFormatError, match="run 1 of memory, 0x2 pages from 0xffffffffff on, is beyond 52 bits"):
         RunIndex(_FIRST, [PageRun(1, 1), PageRun(HIGHEST_PAGE - 1, 2)])
+
+
+@pytest.mark.parametrize("stored", [None, 0, 5, 20_000])
+def test_a_bitmap_that_is_not_kept_says_the_same_as_one_that_is(stored: int | None) -> None:
+    rng = random.Random(7)
+    bits = b"".join(rng.choice((bytes(512), b"\xff" * 512, rng.randbytes(512))) for _ in range(61)) + rng.randbytes(99)
+    asked: list[int] = []
+
+    def again(number: int) -> bytes:
+        asked.append(number)
+        return bits[number * LARGE_CHUNK_SIZE : (number + 1) * LARGE_CHUNK_SIZE]
+
+    kept, other = BitmapIndex(0x3000, [bits], stored), BitmapIndex(0x3000, [bits], stored, again)
+    assert (other.page_count, other.claimed_count) == (kept.page_count, kept.claimed_count)
+    assert list(other.runs()) == list(kept.runs())
+    for page in [*rng.sample(range(8 * len(bits)), 3000), 8 * len(bits), 1 << 40]:
+        assert other.offset_of(page) == kept.offset_of(page), page
+        mine, theirs = other.extent_of(page), kept.extent_of(page)
+        assert (mine is None) == (theirs is None)
+        if mine is not None and theirs is not None:
+            assert mine.file_offset == theirs.file_offset and mine.page_count >= theirs.page_count
+    for rank in rng.sample(range(kept.page_count), min(kept.page_count, 1000)):
+        assert other.page_at(0x3000 + 4096 * rank) == kept.page_at(0x3000 + 4096 * rank)
+    assert asked or kept.page_count < 10, "it was asked for, and not kept"

@@ -226,22 +226,41 @@ def test_a_file_that_ends_in_the_table_is_refused() -> None:
         _parse(data)
 
 
-def test_a_32_bit_small_dump_gives_its_sections_and_blocks() -> None:
-    # By hand, as dump-formats 4.1 describes it: nobody has a real one here.
+def test_a_32_bit_small_dump_gives_all_that_a_wide_one_does() -> None:
+    # The table by hand, as dump-formats 4.1 describes it; its lists as WinDbg's engine wrote them of a machine of
+    # ours (`.dump /m`): what the reference calls unconfirmed, and addresses of blocks that are sign-extended.
     header = replace(
         HEADER, bits=32, dump_type=DumpType.TRIAGE, machine_image_type=0x14C, bug_check_parameters=(1, 2, 3, 4),
         context_record=bytes(1200), pfn_database=0x80001000, ps_loaded_module_list=0x80001000,
         ps_active_process_head=0x80001000, kd_debugger_data_block=0x80001000,
     )  # fmt: skip
     words = dict.fromkeys(range(0, 0x68, 4), 0) | {
-        0x1C: 0x1100, 0x28: 0x1200, 0x2C: 0x40, 0x34: 3, 0x48: 0xF7A10000, 0x58: 0x1300,
-        0x5C: 0x80, 0x60: 0x1380, 0x64: 1,
+        0x18: 0x1600, 0x1C: 0x1100, 0x28: 0x1200, 0x2C: 0x40, 0x30: 0x1700, 0x34: 1, 0x48: 0xF7A10000,
+        0x4C: 0x80530000, 0x50: 0x1500, 0x54: 0x100, 0x58: 0x1300, 0x5C: 0x80, 0x60: 0x1380, 0x64: 1,
     }  # fmt: skip
-    data = encode_header(header) + b"".join(word.to_bytes(4, "little") for word in words.values())
-    data = data.ljust(0x1380, b"\0") + struct.pack("<III", 0x80400000, 0x1390, 4) + bytes(4) + b"code"
-    layout = parse_triage(reader(data), parse_header(data), len(data))
+    driver = bytes.fromhex(
+        "00180000 00000000 00000000 00000000 00000000 00000000 00000000 00005080 00000000 00000100 00000000 00000000"
+        "00000000 00000000 00000000 00000000 00000000 34123d00 098ae74c"
+    )
+    unloaded = bytes.fromhex(
+        "01000000 10001000 00000000 67006f00 6e006500 2e007300 79007300 00000000 00000000 00006080 00806080"
+    )
+    name = "\\SystemRoot\\system32\\ntkrnlpa.exe"
+    raw = bytearray(encode_header(header) + b"".join(word.to_bytes(4, "little") for word in words.values()))
+    for at, data in {
+        0x1380: bytes.fromhex("00004080 ffffffff 90130000 04000000"),
+        0x1390: b"code",
+        0x1600: unloaded,
+        0x1700: driver,
+        0x1800: len(name).to_bytes(4, "little") + name.encode("utf-16-le") + b"\0\0",
+    }.items():
+        raw = raw.ljust(at, b"\0") + data
+    layout = parse_triage(reader(bytes(raw)), parse_header(bytes(raw)), len(raw))
     assert layout.blocks == (TriageBlock(0x80400000, 0x1390, 4),)
     assert layout.call_stack == TriageBlock(0xF7A10000, 0x1200, 0x40)
     assert layout.debugger_data == TriageBlock(0x80001000, 0x1300, 0x80)
+    assert layout.data_page == TriageBlock(0x80530000, 0x1500, 0x100)
     assert (layout.prcb.file_offset, layout.prcb.size) == (0x1100, 0x100)
-    assert layout.drivers == () and "32-bit" in layout.shortcomings[0]
+    assert layout.drivers == (TriageDriver(name, 0x80500000, 0, 0x10000, 0, 0x3D1234, 0x4CE78A09),)
+    assert layout.unloaded == (TriageUnloaded("gone.sys", 0x80600000, 0x80608000),)
+    assert layout.shortcomings == ()

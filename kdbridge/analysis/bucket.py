@@ -1,0 +1,38 @@
+"""The bucket: a stable name for the kind of crash, for programs that sort dumps."""
+
+from __future__ import annotations
+
+import re
+
+from protocol.bugcheck import ParameterKind, bug_check
+
+from .model import Place
+
+__all__ = ["bucket_of"]
+
+_HOW_REACHED = 0x10000000
+"""Bit of a code that only says how the bug check was reached: 1000007E is 7E (kd-protocol 7.5)."""
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.+-]+")
+_LONGEST = 96
+
+
+def bucket_of(code: int | None, first_parameter: int, place: Place | None) -> str:
+    """Bug check, subcode where its first parameter is one, module and offset: "139_3_mydrv+1045".
+
+    The same with and without symbols, and whatever addresses images were loaded at; changes with the module's build.
+    Only characters that a file name may have.
+    """
+    parts = ["NO_BUGCHECK"]
+    if code:
+        plain = code & 0xFFFF_FFFF
+        if bug_check(plain & ~_HOW_REACHED) is not None and plain >> 28 == 1:
+            plain &= ~_HOW_REACHED
+        parts = [f"{plain:X}"]
+        found = bug_check(plain)
+        if found is not None and found.parameters[0].kind is ParameterKind.SUBCODE:
+            parts.append(f"{first_parameter:X}")
+    if place is None or not place.module:
+        parts.append("unknown")
+    else:
+        parts.append(f"{_UNSAFE.sub('_', place.module)}+{place.offset:x}")
+    return "_".join(parts)[:_LONGEST]

@@ -1,0 +1,38 @@
+"""Which physical memory a source holds, for a map of it."""
+
+from __future__ import annotations
+
+from kdbridge.memory.files import DumpFile
+from kdbridge.snapshot import Snapshot
+from kdbridge.source import Source
+from kdbridge.target import Target
+from protocol.address import PageRuns
+from protocol.dumpfile.header import DumpType
+
+from .model import Held
+from .reading import ReadOnce
+
+__all__ = ["held_of"]
+
+
+def held_of(source: Source, target: Target) -> Held | None:
+    """Of a Snapshot or a dump with pages; None of small dumps and of live targets, which hold none.
+
+    A complete dump marks what could not be read by the content of a page. To look at every page of it for that takes
+    minutes, so here it holds all that it has a place for: `verify` looks.
+    """
+    if isinstance(source, ReadOnce):
+        source = source.source
+    if source.physical is None:
+        return None
+    if isinstance(source, Snapshot):
+        return _held(target.runs, source.held, source.unreadable, source.inferred)
+    if not isinstance(source, DumpFile) or source.small is not None:
+        return None
+    stored = source.stored
+    held = stored if source.layout.kind is DumpType.FULL else source.held
+    return _held(target.runs or source.header_runs, held, stored - held, source.inferred)
+
+
+def _held(memory: PageRuns | None, held: PageRuns, unreadable: PageRuns, inferred: PageRuns) -> Held:
+    return Held((memory or PageRuns()) | held | unreadable, held, unreadable, inferred)
