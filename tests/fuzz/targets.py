@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from tests.fuzz.analysis import ANALYSIS
 from tests.fuzz.driver import Target
 from tests.fuzz.dumps import DUMPS
 from tests.fuzz.files import FILES
@@ -14,7 +15,9 @@ from tests.fuzz.wire import WIRE
 
 __all__ = ["TARGETS", "counts"]
 
-TARGETS: dict[str, Target] = {target.name: target for target in (*WIRE, *MESSAGES, *DUMPS, *FILES, *TRIAGE, *LINE)}
+TARGETS: dict[str, Target] = {
+    target.name: target for target in (*WIRE, *MESSAGES, *DUMPS, *FILES, *TRIAGE, *LINE, *ANALYSIS)
+}
 
 
 def counts(total: int, targets: Collection[Target]) -> dict[str, int]:

@@ -28,13 +28,13 @@ from tests.fuzz.dumps import header_fields
 from tests.fuzz.mutate import Field, hostile_number, mutated
 from tests.simulator.small_dumped import contents_of, small_dumped, small_machine
 
-__all__ = ["TRIAGE"]
+__all__ = ["TRIAGE", "SmallDumps"]
 
 _RENDERED_EVERY = 8
 _LARGEST_READ = 1 << 16
 
 
-class _SmallDumps:
+class SmallDumps:
     """One small dump of a simulated machine, damaged. An input is the whole file."""
 
     def __init__(self, folder: Path) -> None:
@@ -134,4 +134,4 @@ def _check(layout: TriageLayout, data: bytes) -> None:
         assert [(one.address, one.size) for one in found.blocks] == [(one.address, one.size) for one in layout.blocks]
 
 
-TRIAGE = (Target("triage", 40, _SmallDumps),)
+TRIAGE = (Target("triage", 40, SmallDumps),)
