@@ -209,8 +209,8 @@ class Session:
         return self._version
 
     async def architecture(self) -> Architecture:
-        """The target's architecture. TargetRefusedError where this program does not know it."""
-        return require_architecture((await self.version()).machine_type)
+        """The target's architecture. TargetRefusedError where this program cannot talk to such a target."""
+        return require_architecture((await self.version()).machine_type, live=True)
 
     async def read_some(
         self, api: ApiNumber, address: int, size: int, cache: CacheType = CacheType.DEFAULT

@@ -95,11 +95,16 @@ class Source(Protocol):
         ...
 
 
-def require_architecture(machine_type: int, whose: str = "the target") -> Architecture:
-    """The architecture of this machine type. TargetRefusedError, naming those known, where it is none of them."""
+def require_architecture(machine_type: int, whose: str = "the target", *, live: bool = False) -> Architecture:
+    """The architecture of this machine type. TargetRefusedError, naming those known, where it is none of them.
+
+    With `live` it must be one whose targets can be talked to: dump files are read of others, too.
+    """
     architecture = architecture_of(machine_type)
-    if architecture is None:
-        known = ", ".join(f"{one.name} ({one.machine_type:x})" for one in ARCHITECTURES.values())
+    if architecture is None or (live and not architecture.live):
+        known = ", ".join(
+            f"{one.name} ({one.machine_type:x})" for one in ARCHITECTURES.values() if one.live or not live
+        )
         raise TargetRefusedError(
             f"{whose} is a machine of type {machine_type:#x}; this version knows {known} only",
             api="GetVersion",

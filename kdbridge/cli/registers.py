@@ -29,6 +29,7 @@ def registers_command(source: str, processor: int | None, all_processors: bool, 
     async def main() -> int:
         async with open_source(source, wait) as opened:
             target = await known(opened)
+            repeated: object = getattr(opened, "header_context", None)
         architecture = architecture_of(target.version.machine_type)
         if architecture is None:
             raise TargetRefusedError("this architecture's registers are not known here", api="", status=0)
@@ -57,6 +58,8 @@ def registers_command(source: str, processor: int | None, all_processors: bool, 
             if p.context is None:
                 tell("  the target gives no registers of it")
                 continue
+            if repeated is p.context:
+                tell("  as the file's header has them, which may be another's: memory has none")
             for line in register_lines(p.context, p.special_registers, architecture):
                 tell(line)
             tell(nearest(target, p.context[counter]) or "(in no module)")

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from kdbridge.source import Source, require_architecture
 from kdbridge.target import Finding, Kdbg, Processor, SharedData, Target
 from protocol.address import PAGE_SIZE, PageRuns
-from protocol.arch import Architecture
+from protocol.arch import Architecture, architecture_of
 from protocol.errors import LayoutError
-from protocol.layouts.kernel import LARGEST_RUN_COUNT, parse_physical_memory_descriptor
+from protocol.layouts.kernel import KERNEL_LAYOUTS, LARGEST_RUN_COUNT, parse_physical_memory_descriptor
 
 from .kdbg import find_kdbg
 from .modules import find_modules, find_unloaded_modules, listed_modules
@@ -22,7 +22,6 @@ from .processors import find_processors
 __all__ = ["LookedAgain", "discover", "find_memory_runs", "look_again"]
 
 _SHARED_DATA = 0x400
-_BUG_CHECK_DATA = 40
 _EPROCESS_LINKS = 0x600
 """Bytes before the links of an EPROCESS in which its beginning lies."""
 
@@ -42,14 +41,14 @@ async def discover(source: Source, report: Callable[[Finding], None] | None = No
     shared = await _shared_data(source, architecture, notes)
     processors = await find_processors(source, architecture, kdbg, shared, notes)
     root = await _directory_table_base(source, architecture, kdbg, processors, notes)
-    runs = await _memory_runs(source, kdbg, notes)
-    code, parameters = await _bug_check(source, kdbg, notes)
+    runs = await _memory_runs(source, kdbg, notes, architecture.pointer_size)
+    code, parameters = await _bug_check(source, kdbg, notes, architecture.pointer_size)
     listed = listed_modules(source, notes)
-    from_file = listed is not None
-    if listed is None:
-        listed = await find_modules(source, version, kdbg, notes), await find_unloaded_modules(source, kdbg, notes)
-    modules, unloaded = listed
-    if source.physical is None and from_file:
+    modules, unloaded = listed or ((), ())
+    # A small dump may have its lists in its memory all the same, where it lost those of its own.
+    modules = modules or await find_modules(source, version, kdbg, notes)
+    unloaded = unloaded if listed is not None else await find_unloaded_modules(source, kdbg, notes, version)
+    if source.physical is None and listed is not None:
         notes.missing("physical memory", "a small dump holds pieces of memory by virtual address, and no pages")
     elif source.physical is None:
         notes.missing("physical memory", "the target refuses physical reads; only what is mapped can be read")
@@ -74,7 +73,10 @@ async def discover(source: Source, report: Callable[[Finding], None] | None = No
 async def find_memory_runs(source: Source) -> PageRuns | None:
     """The frames of RAM alone, by few and small reads; None: not to be found out."""
     notes = Notes(None)
-    return await _memory_runs(source, await find_kdbg(source, await source.version(), notes), notes)
+    version = await source.version()
+    architecture = architecture_of(version.machine_type)
+    width = 8 if architecture is None else architecture.pointer_size
+    return await _memory_runs(source, await find_kdbg(source, version, notes), notes, width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ async def look_again(source: Source, before: Target) -> LookedAgain:
     architecture = require_architecture(before.version.machine_type, source.name)
     kdbg = await find_kdbg(source, before.version, notes) if before.kdbg is not None else None
     shared = await _shared_data(source, architecture, notes) if before.shared_data is not None else None
-    code, parameters = await _bug_check(source, kdbg, notes)
+    code, parameters = await _bug_check(source, kdbg, notes, architecture.pointer_size)
     return LookedAgain(kdbg, shared, None if code is None else (code, *parameters))
 
 
@@ -130,17 +132,17 @@ async def _directory_table_base(
 ) -> int | None:
     """System's, of its EPROCESS; else a processor's CR3. The kernel half is the same in both."""
     step = "directory table base"
-    mask = architecture.paging.root_mask
+    mask, width = architecture.paging.root_mask, architecture.pointer_size
     if source.physical is not None and kdbg is not None and kdbg.block["offset_eprocess_directory_table_base"]:
         offset = kdbg.block["offset_eprocess_directory_table_base"]
-        link = await try_read_pointer(source, kdbg.block["ps_active_process_head"])
+        link = await try_read_pointer(source, kdbg.block["ps_active_process_head"], width)
         # Where the links lie in an EPROCESS is not told: System is the one whose process id, before them, is 4.
-        if link and link >> 47:
+        if link and architecture.is_kernel_address(link):
             before = await try_read(source, link - _EPROCESS_LINKS, _EPROCESS_LINKS) or b""
-            links = links_offset_of(before, offset, mask)
+            links = links_offset_of(before, offset, mask, width)
             if links is not None:
                 start = len(before) - links + offset
-                value = int.from_bytes(before[start : start + 8], "little")
+                value = int.from_bytes(before[start : start + width], "little")
                 notes.found(step, f"{value:#x}, of the System process")
                 return value
     stopped = source.stop.processor if source.stop is not None else 0
@@ -151,40 +153,63 @@ async def _directory_table_base(
             if value & mask:
                 notes.found(step, f"{value:#x}, {register} of processor {processor.number}")
                 return value
+    told: int = getattr(source, "header_directory_table_base", 0)
+    if told & mask:
+        notes.found(step, f"{told:#x}, by the file's header")
+        return told
     notes.missing(step, "no processor told its own: page tables cannot be walked, no kernel dump is possible")
     return None
 
 
-async def _memory_runs(source: Source, kdbg: Kdbg | None, notes: Notes) -> PageRuns | None:
+async def _memory_runs(source: Source, kdbg: Kdbg | None, notes: Notes, width: int) -> PageRuns | None:
     step = "physical memory runs"
+    told: PageRuns | None = getattr(source, "header_runs", None)
+    found, problem = await _descriptor(source, kdbg, width)
+    if found is None and told is not None:
+        notes.found(step, f"{_amount(told)}, by the file's header")
+        return told
+    if found is None:
+        notes.missing(step, problem)
+        return None
+    notes.found(step, f"{_amount(found)}, by MmPhysicalMemoryBlock")
+    return found
+
+
+def _amount(runs: PageRuns) -> str:
+    return f"{len(runs)}, {runs.page_count * PAGE_SIZE / (1 << 20):,.0f} MiB"
+
+
+async def _descriptor(source: Source, kdbg: Kdbg | None, width: int) -> tuple[PageRuns | None, str]:
+    """The runs of MmPhysicalMemoryBlock, or why there are none."""
     if kdbg is None:
-        notes.missing(step, "unknown without the KDBG: no complete dump is possible")
-        return None
-    address = await try_read_pointer(source, kdbg.block["mm_physical_memory_block"])
-    head = await try_read(source, address or 0, 16)
+        return None, "unknown without the KDBG: no complete dump is possible"
+    layouts = KERNEL_LAYOUTS[width]
+    address = await try_read_pointer(source, kdbg.block["mm_physical_memory_block"], width)
+    head = await try_read(source, address or 0, layouts.descriptor.size)
     if not address or head is None:
-        notes.missing(step, "MmPhysicalMemoryBlock cannot be read: no complete dump is possible")
-        return None
+        return None, "MmPhysicalMemoryBlock cannot be read: no complete dump is possible"
     count = min(int.from_bytes(head[:4], "little"), LARGEST_RUN_COUNT)
-    data = await try_read(source, address, 16 + 16 * count)
+    data = await try_read(source, address, layouts.descriptor.size + layouts.run.size * count)
     try:
-        runs = parse_physical_memory_descriptor(data or b"", address)
+        return parse_physical_memory_descriptor(data or b"", address, width), ""
     except LayoutError as error:
-        notes.missing(step, f"{error}: no complete dump is possible")
-        return None
-    notes.found(step, f"{len(runs)}, {runs.page_count * PAGE_SIZE / (1 << 20):,.0f} MiB, by MmPhysicalMemoryBlock")
-    return runs
+        return None, f"{error}: no complete dump is possible"
 
 
-async def _bug_check(source: Source, kdbg: Kdbg | None, notes: Notes) -> tuple[int | None, tuple[int, int, int, int]]:
-    data = await try_read(source, kdbg.block["ki_bugcheck_data"], _BUG_CHECK_DATA) if kdbg is not None else None
-    if data is None and (told := getattr(source, "header_bug_check", None)) is not None:
+async def _bug_check(
+    source: Source, kdbg: Kdbg | None, notes: Notes, width: int
+) -> tuple[int | None, tuple[int, int, int, int]]:
+    """Code and parameters: five words of the kernel's; where a file has them not, or none of them, its header's."""
+    data = await try_read(source, kdbg.block["ki_bugcheck_data"], 5 * width) if kdbg is not None else None
+    told: tuple[int, int, int, int, int] | None = getattr(source, "header_bug_check", None)
+    words = None if data is None else struct.unpack("<5Q" if width == 8 else "<5I", data)
+    if told is not None and (words is None or (told[0] and not words[0])):
         notes.found("bug check", f"{told[0]:#x}, by the file's header")
         return told[0], told[1:]
-    if data is None:
+    if words is None:
         notes.missing("bug check", "KiBugCheckData cannot be read: whether there was one is not known")
         return None, (0, 0, 0, 0)
-    code, one, two, three, four = struct.unpack("<5Q", data)
+    code, one, two, three, four = words
     code &= 0xFFFF_FFFF
     notes.found("bug check", f"{code:#x}" if code else "none")
     return code, (one, two, three, four)

@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 from kdbridge.source import Source
 from kdbridge.target import Kdbg
+from protocol.arch import architecture_of
 from protocol.errors import LayoutError
 from protocol.layouts.kdbg import KDBG_TAG, LARGEST_SIZE, SMALLEST_SIZE, parse_kdbg
 from protocol.layouts.version import GetVersion64
@@ -29,9 +30,10 @@ _TAG_AT, _KERN_BASE_AT, _MODULE_LIST_AT = 0x10, 0x18, 0x48
 
 async def find_kdbg(source: Source, version: GetVersion64, notes: Notes) -> Kdbg | None:
     """The block in plain, by the first way that leads to one. None: no way did, and notes say what that costs."""
+    width = _pointer_size(version)
     candidates, problem = await _listed(source, version)
     for address, tag in candidates:
-        if tag == KDBG_TAG and (found := await block_at(source, address)) is not None:
+        if tag == KDBG_TAG and (found := await block_at(source, address, width)) is not None:
             notes.found(_STEP, f"at {address:#x}, in the list of debugger data")
             return found
     for address, tag in candidates:
@@ -46,8 +48,8 @@ async def find_kdbg(source: Source, version: GetVersion64, notes: Notes) -> Kdbg
     async with aclosing(_regions(source, version)) as regions:
         async for where, start, data in regions:
             for address in _plain_places(start, data):
-                found = await block_at(source, address)
-                if found is not None and found.block["kern_base"] in (version.kern_base, 0):
+                found = await block_at(source, address, width)
+                if found is not None and _is_kernels(found, version):
                     notes.found(_STEP, f"at {address:#x}, by its tag {where}")
                     return found
             for address in _encoded_places(start, data, version):
@@ -59,6 +61,13 @@ async def find_kdbg(source: Source, version: GetVersion64, notes: Notes) -> Kdbg
         "not found, plain or encoded: no processors' registers in a dump, no memory runs, no bug check parameters",
     )
     return None
+
+
+def _is_kernels(found: Kdbg, version: GetVersion64) -> bool:
+    """Whether a block that was come upon is of this kernel. A damaged dump may not tell where that is."""
+    if version.kern_base:
+        return found.block["kern_base"] in (version.kern_base, 0)
+    return found.block["ps_loaded_module_list"] == version.ps_loaded_module_list
 
 
 async def _listed(source: Source, version: GetVersion64) -> tuple[list[tuple[int, int]], str]:
@@ -73,7 +82,8 @@ async def _listed(source: Source, version: GetVersion64) -> tuple[list[tuple[int
         data = await try_read(source, at, 0x18)
         if data is None:
             return blocks, f"broken at {at:#x}"
-        link, _, tag = struct.unpack_from("<QQI", data)
+        link = int.from_bytes(data[: _pointer_size(version)], "little")
+        tag = int.from_bytes(data[_TAG_AT : _TAG_AT + 4], "little")
         if at != head:
             blocks.append((at, tag))
         elif tag == KDBG_TAG:
@@ -86,7 +96,12 @@ async def _listed(source: Source, version: GetVersion64) -> tuple[list[tuple[int
     return blocks, ""
 
 
-async def block_at(source: Source, address: int) -> Kdbg | None:
+def _pointer_size(version: GetVersion64) -> int:
+    architecture = architecture_of(version.machine_type)
+    return 8 if architecture is None else architecture.pointer_size
+
+
+async def block_at(source: Source, address: int, pointer_size: int = 8) -> Kdbg | None:
     """The plain block at this address; None where there is none."""
     head = await try_read(source, address, 0x18)
     if head is None:
@@ -98,7 +113,7 @@ async def block_at(source: Source, address: int) -> Kdbg | None:
     if data is None:
         return None
     try:
-        return Kdbg(address, parse_kdbg(data, address), encoded=False)
+        return Kdbg(address, parse_kdbg(data, address, pointer_size), encoded=False)
     except LayoutError:
         return None
 

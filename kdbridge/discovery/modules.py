@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from kdbridge.source import Source
 from kdbridge.target import Kdbg, Module, UnloadedModule
-from protocol.layouts.kernel import KLDR_DATA_TABLE_ENTRY64, UNLOADED_DRIVER64, UNLOADED_DRIVER_SLOTS
+from protocol.arch import architecture_of
+from protocol.layouts.kernel import KERNEL_LAYOUTS, UNLOADED_DRIVER_SLOTS, KernelLayouts
 from protocol.layouts.version import GetVersion64
 from protocol.structure import Structure
 
@@ -20,11 +21,17 @@ _STAMPS_IN_LIST = 0x360
 _Listed = tuple[tuple[Module, ...], tuple[UnloadedModule, ...]]
 
 
+def _layouts(version: GetVersion64) -> KernelLayouts:
+    architecture = architecture_of(version.machine_type)
+    return KERNEL_LAYOUTS[8 if architecture is None else architecture.pointer_size]
+
+
 def listed_modules(source: Source, notes: Notes) -> _Listed | None:
     """Loaded and unloaded images of a file that has lists of its own (a small dump); None of everything else."""
     listed: _Listed | None = getattr(source, "listed", None)
-    if listed is not None:
+    if listed is not None and listed[0]:
         notes.found("modules", f"{len(listed[0])}, by the file's own list")
+    if listed is not None:
         notes.found("unloaded modules", f"{len(listed[1])}, by the file's own list")
     return listed
 
@@ -35,7 +42,8 @@ async def find_modules(source: Source, version: GetVersion64, kdbg: Kdbg | None,
     if not head:
         notes.missing("modules", "the target names no module list")
         return ()
-    at = await try_read_pointer(source, head)
+    layouts = _layouts(version)
+    at = await try_read_pointer(source, head, layouts.pointer_size)
     modules: list[Module] = []
     seen = {head}
     problem = "" if at is not None else f"its head at {head:#x} cannot be read"
@@ -48,11 +56,11 @@ async def find_modules(source: Source, version: GetVersion64, kdbg: Kdbg | None,
             problem = f"more than {_MOST_MODULES} entries"
             break
         seen.add(at)
-        data = await try_read(source, at, KLDR_DATA_TABLE_ENTRY64.size)
+        data = await try_read(source, at, layouts.module.size)
         if data is None:
             problem = f"its entry at {at:#x} cannot be read"
             break
-        entry = KLDR_DATA_TABLE_ENTRY64.decode(data, address=at)
+        entry = layouts.module.decode(data, address=at)
         modules.append(await _module(source, at, entry, stamp_in_header=old))
         at = entry["flink"]
     if problem:
@@ -91,18 +99,21 @@ async def _header_stamp(source: Source, base: int) -> int:
     return int.from_bytes(header[8:12], "little")
 
 
-async def find_unloaded_modules(source: Source, kdbg: Kdbg | None, notes: Notes) -> tuple[UnloadedModule, ...]:
-    """What the ring of unloaded drivers remembers, the latest first."""
+async def find_unloaded_modules(
+    source: Source, kdbg: Kdbg | None, notes: Notes, version: GetVersion64 | None = None
+) -> tuple[UnloadedModule, ...]:
+    """What the ring of unloaded drivers remembers, the latest first. Without `version` of a 64-bit kernel."""
     if kdbg is None or not kdbg.block["mm_unloaded_drivers"]:
         notes.missing("unloaded modules", "the KDBG names no list of them")
         return ()
-    ring = await try_read_pointer(source, kdbg.block["mm_unloaded_drivers"])
+    layouts = KERNEL_LAYOUTS[8] if version is None else _layouts(version)
+    ring = await try_read_pointer(source, kdbg.block["mm_unloaded_drivers"], layouts.pointer_size)
     if not ring:
         notes.found("unloaded modules", "none yet")
         return ()
     last = await try_read(source, kdbg.block["mm_last_unloaded_driver"], 4)
     count = min(int.from_bytes(last or b"\0\0\0\0", "little"), UNLOADED_DRIVER_SLOTS)
-    size = UNLOADED_DRIVER64.size
+    size = layouts.unloaded_driver.size
     # The whole ring is 2,000 bytes: one read, unless it has hardly begun.
     slots = UNLOADED_DRIVER_SLOTS
     data = await try_read(source, ring, slots * size)
@@ -115,7 +126,7 @@ async def find_unloaded_modules(source: Source, kdbg: Kdbg | None, notes: Notes)
     found: list[UnloadedModule] = []
     for step in range(slots):
         index = (count - 1 - step) % slots if slots else 0
-        entry = UNLOADED_DRIVER64.decode(data[index * size : (index + 1) * size])
+        entry = layouts.unloaded_driver.decode(data[index * size : (index + 1) * size])
         if not entry["name"] or not entry["name_length"] or entry["end_address"] < entry["start_address"]:
             continue
         name = await read_string(source, entry["name"], entry["name_length"])

@@ -46,9 +46,9 @@ async def try_read(source: Source, address: int, size: int) -> bytes | None:
         return None
 
 
-async def try_read_pointer(source: Source, address: int) -> int | None:
-    """The 64-bit word at this address."""
-    data = await try_read(source, address, 8)
+async def try_read_pointer(source: Source, address: int, size: int = 8) -> int | None:
+    """The pointer at this address: 8 bytes, or on x86 4."""
+    data = await try_read(source, address, size)
     return None if data is None else int.from_bytes(data, "little")
 
 

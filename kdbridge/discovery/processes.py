@@ -7,18 +7,26 @@ runs must be found in its own process's list.
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 
 from kdbridge.source import Source
 from kdbridge.target import Target
+from protocol.arch import architecture_of
 from protocol.structure import Structure
 
 from .notes import try_read, try_read_pointer
 
-__all__ = ["ProcessEntry", "ThreadLinks", "find_processes", "find_thread_links", "links_offset_of", "threads_of"]
+__all__ = [
+    "ProcessEntry",
+    "ThreadLinks",
+    "bytes_before",
+    "find_processes",
+    "find_thread_links",
+    "links_offset_of",
+    "threads_of",
+]
 
-_LINKS = range(0x80, 0x600, 8)
+_LINKS = range(0x80, 0x600, 4)
 _MOST_PROCESSES = 1 << 16
 _MOST_THREADS = 1 << 16
 _PROCESS_TYPE, _THREAD_TYPE = 3, 6
@@ -46,23 +54,47 @@ class ThreadLinks:
     entry: int
 
 
-def links_offset_of(before: bytes, table_offset: int, mask: int) -> int | None:
+def _width(target: Target) -> int:
+    """Bytes of the target's pointers."""
+    architecture = architecture_of(target.version.machine_type)
+    return 8 if architecture is None else architecture.pointer_size
+
+
+def links_offset_of(before: bytes, table_offset: int, mask: int, width: int = 8) -> int | None:
     """Where ActiveProcessLinks lie in an EPROCESS, by the bytes before System's; None where these are not System's.
 
     `before` ends where the links begin; `table_offset` is that of the directory table base; `mask` its frame's bits.
     """
-    if before[-8:] != (4).to_bytes(8, "little"):
+    if before[-width:] != (4).to_bytes(width, "little"):
         return None
+    low = _ROOT_LOW_BITS & ~(mask & 0xFFF)  # with PAE a top table is no page
     for offset in _LINKS:
         start = len(before) - offset
-        if start < 0 or start + table_offset + 8 > len(before):
+        if offset % width or start < 0 or start + table_offset + width > len(before):
             continue
         if before[start] != _PROCESS_TYPE or before[start + 1] > 1:
             continue
-        value = int.from_bytes(before[start + table_offset : start + table_offset + 8], "little")
-        if value & mask and not value & ~(mask | 0xFFF) and not value & _ROOT_LOW_BITS:
+        value = int.from_bytes(before[start + table_offset : start + table_offset + width], "little")
+        if value & mask and not value & ~(mask | 0xFFF) and not value & low:
             return offset
     return None
+
+
+async def bytes_before(source: Source, link: int) -> bytes:
+    """The bytes before the links of an EPROCESS, as many as its beginning may lie away, or as many as are there.
+
+    A small dump may hold the EPROCESS and not one byte before it.
+    """
+    most = min(_LINKS.stop, link) // 8
+    data = await try_read(source, link - 8 * most, 8 * most)
+    least = 0
+    while data is None and most - least > 1:
+        middle = (least + most) // 2
+        if await try_read(source, link - 8 * middle, 8 * middle) is None:
+            most = middle
+        else:
+            least = middle
+    return data if data is not None else await try_read(source, link - 8 * least, 8 * least) or b""
 
 
 async def find_processes(source: Source, target: Target) -> tuple[ProcessEntry, ...]:
@@ -71,11 +103,12 @@ async def find_processes(source: Source, target: Target) -> tuple[ProcessEntry, 
         return ()
     block = target.kdbg.block
     head, table = block["ps_active_process_head"], block["offset_eprocess_directory_table_base"]
-    link = await try_read_pointer(source, head)
+    architecture, width = architecture_of(target.version.machine_type), _width(target)
+    mask = 0x000F_FFFF_FFFF_F000 if architecture is None else architecture.paging.root_mask
+    link = await try_read_pointer(source, head, width)
     if not link or not table:
         return ()
-    before = await try_read(source, link - _LINKS.stop, _LINKS.stop)
-    offset = None if before is None else links_offset_of(before, table, 0x000F_FFFF_FFFF_F000)
+    offset = links_offset_of(await bytes_before(source, link), table, mask, width)
     if offset is None:
         return ()
     found: list[ProcessEntry] = []
@@ -83,12 +116,12 @@ async def find_processes(source: Source, target: Target) -> tuple[ProcessEntry, 
     while link and link not in seen and len(found) < _MOST_PROCESSES:
         seen.add(link)
         start = link - offset
-        identity = await try_read(source, link - 8, 16)
-        root = await try_read_pointer(source, start + table)
+        identity = await try_read(source, link - width, 2 * width)
+        root = await try_read_pointer(source, start + table, width)
         if identity is None or root is None:
             break
-        found.append(ProcessEntry(start, int.from_bytes(identity[:8], "little"), root))
-        link = int.from_bytes(identity[8:], "little")
+        found.append(ProcessEntry(start, int.from_bytes(identity[:width], "little"), root))
+        link = int.from_bytes(identity[width:], "little")
     return tuple(found)
 
 
@@ -102,9 +135,10 @@ async def find_thread_links(source: Source, target: Target) -> ThreadLinks | Non
         data = await try_read(source, process, _KPROCESS)
         if data is None or data[0] != _PROCESS_TYPE:
             continue
-        for head in range(_FIRST_LINKS, _KPROCESS, 8):
-            first = int.from_bytes(data[head : head + 8], "little")
-            entry = await _entry_offset(source, process + head, first, thread, block["size_ethread"])
+        width = _width(target)
+        for head in range(_FIRST_LINKS, _KPROCESS, width):
+            first = int.from_bytes(data[head : head + width], "little")
+            entry = await _entry_offset(source, process + head, first, thread, block["size_ethread"], width)
             if entry is None:
                 continue
             links = ThreadLinks(head, entry)
@@ -120,27 +154,27 @@ async def _running(source: Source, target: Target, block: Structure) -> list[tup
     for processor in target.processors:
         if processor.prcb is None:
             continue
-        thread = await try_read_pointer(source, processor.prcb + block["offset_prcb_current_thread"])
-        process = (
-            await try_read_pointer(source, (thread or 0) + block["offset_kthread_apc_process"]) if thread else None
-        )
+        width = _width(target)
+        thread = await try_read_pointer(source, processor.prcb + block["offset_prcb_current_thread"], width)
+        place = (thread or 0) + block["offset_kthread_apc_process"]
+        process = await try_read_pointer(source, place, width) if thread else None
         if thread and process and (thread, process) not in found:
             found.append((thread, process))
     return found
 
 
-async def _entry_offset(source: Source, head: int, first: int, thread: int, size: int) -> int | None:
+async def _entry_offset(source: Source, head: int, first: int, thread: int, size: int, width: int = 8) -> int | None:
     """How far into `thread` a list runs through it; None where it does not, or is no list."""
     link, before = first, head
     for _ in range(_MOST_THREADS):
         if not link or link == head:
             return None
-        data = await try_read(source, link, 16)
-        if data is None or int.from_bytes(data[8:], "little") != before:
+        data = await try_read(source, link, 2 * width)
+        if data is None or int.from_bytes(data[width:], "little") != before:
             return None
         if thread <= link < thread + size:
             return link - thread
-        before, link = link, int.from_bytes(data[:8], "little")
+        before, link = link, int.from_bytes(data[:width], "little")
     return None
 
 
@@ -151,13 +185,14 @@ async def threads_of(source: Source, target: Target, process: int, links: Thread
         return ()
     found: list[int] = []
     seen: set[int] = set()
-    link = await try_read_pointer(source, process + links.head)
+    width = _width(target)
+    link = await try_read_pointer(source, process + links.head, width)
     while link and link != process + links.head and link not in seen and len(found) < _MOST_THREADS:
         seen.add(link)
         thread = link - links.entry
-        data = await try_read(source, thread, block["offset_kthread_apc_process"] + 8)
-        if data is None or data[0] & 0x7F != _THREAD_TYPE or struct.unpack("<Q", data[-8:])[0] != process:
+        data = await try_read(source, thread, block["offset_kthread_apc_process"] + width)
+        if data is None or data[0] & 0x7F != _THREAD_TYPE or int.from_bytes(data[-width:], "little") != process:
             break
         found.append(thread)
-        link = await try_read_pointer(source, link)
+        link = await try_read_pointer(source, link, width)
     return tuple(found)

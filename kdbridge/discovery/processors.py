@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import struct
-
 from kdbridge.errors import TargetRefusedError
 from kdbridge.source import Source
 from kdbridge.target import Kdbg, Processor, SharedData
 from protocol.arch import Architecture
+from protocol.structure import Structure
 
 from .notes import Notes, try_read, try_read_pointer
 
@@ -22,7 +21,7 @@ async def find_processors(
 ) -> tuple[Processor, ...]:
     """Every processor with its registers and the place where a dump's readers look for them."""
     claimed = _claimed_count(source, shared)
-    prcbs = await _prcbs(source, kdbg, claimed)
+    prcbs = await _prcbs(source, architecture, kdbg, claimed)
     if not prcbs:
         notes.missing(
             _STEP, f"KiProcessorBlock cannot be read; asking {claimed} processors for their registers all the same"
@@ -40,12 +39,15 @@ async def find_processors(
             special = await source.special_registers(number)
         except TargetRefusedError:
             special = None
-        address = await _context_address(source, kdbg, prcb)
+        address = await _context_address(source, architecture, kdbg, prcb)
         processors.append(Processor(number, prcb, address, context, special))
-    if kdbg is not None and prcbs[0] is not None:
+    if kdbg is not None and any(prcbs):
         notes.found(_STEP, f"{len(processors)}, by KiProcessorBlock at {kdbg.block['ki_processor_block']:#x}")
+    repeated: Structure | None = getattr(source, "header_context", None)
+    if repeated is not None and any(processor.context is repeated for processor in processors):
+        notes.missing("registers", "those of processor 0 are the header's, which may be another's: memory has none")
     if silent:
-        notes.missing("registers", f"the target gives none of processor {', '.join(map(str, silent))}")
+        notes.missing("registers", f"the target gives none of processor {_listed(silent)}")
     if any(processor.prcb is not None and processor.context_address is None for processor in processors):
         notes.missing("registers", "a KPRCB names no CONTEXT: a debugger that opens the dump will not find registers")
     return tuple(processors)
@@ -60,27 +62,38 @@ def _claimed_count(source: Source, shared: SharedData | None) -> int:
     return 1
 
 
-async def _prcbs(source: Source, kdbg: Kdbg | None, claimed: int) -> list[int | None]:
+def _listed(numbers: list[int]) -> str:
+    more = f" and {len(numbers) - 16} more" if len(numbers) > 16 else ""
+    return ", ".join(map(str, numbers[:16])) + more
+
+
+async def _prcbs(source: Source, architecture: Architecture, kdbg: Kdbg | None, claimed: int) -> list[int | None]:
     if kdbg is None or not kdbg.block["ki_processor_block"]:
         return []
-    address = kdbg.block["ki_processor_block"]
-    data = await try_read(source, address, 8 * claimed)
-    if data is None:
-        data = await try_read(source, address, 8) or b""
-    prcbs: list[int | None] = []
-    for value in struct.unpack(f"<{len(data) // 8}Q", data):
-        if not value >> 47:
-            break  # null ends the list
-        prcbs.append(value)
-    return prcbs
+    address, width = kdbg.block["ki_processor_block"], architecture.pointer_size
+    data = await try_read(source, address, width * claimed)
+    if data is not None:
+        words: list[int | None] = [int.from_bytes(data[at : at + width], "little") for at in range(0, len(data), width)]
+    else:
+        # What lies in two pages, or in pieces of a small dump, may be there in part.
+        words = [await try_read_pointer(source, address + width * number, width) for number in range(min(claimed, 64))]
+    if not any(words):
+        return []
+    ends = (
+        number for number, word in enumerate(words) if word is not None and not architecture.is_kernel_address(word)
+    )
+    return words[: next(ends, len(words))]  # null ends the list
 
 
-async def _context_address(source: Source, kdbg: Kdbg | None, prcb: int | None) -> int | None:
+async def _context_address(
+    source: Source, architecture: Architecture, kdbg: Kdbg | None, prcb: int | None
+) -> int | None:
     if kdbg is None or prcb is None:
         return None
     block = kdbg.block
     if block.has("offset_prcb_max_breakpoints") and block["offset_prcb_context"]:
-        return await try_read_pointer(source, prcb + block["offset_prcb_context"]) or None
+        place = prcb + block["offset_prcb_context"]
+        return await try_read_pointer(source, place, architecture.pointer_size) or None
     if block["offset_prcb_proc_state_context"]:
         return prcb + block["offset_prcb_proc_state_context"]
     return None

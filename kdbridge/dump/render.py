@@ -55,9 +55,11 @@ async def render(
     read and `partial` does not say that this is known. `strict`: pages that were inferred count as never read.
     """
     _make_sure_of(path, force)
+    architecture = architecture_of(target.version.machine_type)
+    if architecture is not None and architecture.pointer_size != 8:
+        raise DumpError(f"{path} cannot be written: dumps of 32-bit machines are read, and not written")
     if kind is DumpKind.SMALL:
         return await render_small(source, target, path, comment=comment, partial=partial)
-    architecture = architecture_of(target.version.machine_type)
     if architecture is None or not target.directory_table_base or target.runs is None:
         lacking = "no directory table base" if not target.directory_table_base else "no physical memory runs"
         raise DumpError(f"a dump of {source.name} cannot be written: discovery found {lacking}")

@@ -80,6 +80,11 @@ async def verify(dump: DumpFile, against: PageWitness | None = None, progress: P
         problems.append(
             f"the header says {layout.header.number_processors} processors, KiProcessorBlock {len(target.processors)}"
         )
+    told = layout.header.kd_debugger_data_block
+    if target.kdbg is not None and target.kdbg.address != told:
+        problems.append(
+            f"KDBG: it lies at {target.kdbg.address:#x}, and the header says {told:#x}: debuggers look there"
+        )
     problems += _nonsense(target)
     if dump.inferred:
         notes.append(f"{dump.inferred.page_count} pages were not read from the target, but inferred")

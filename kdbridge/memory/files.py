@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from kdbridge.errors import DumpError, FileError, MemoryFault, TargetRefusedError
+from kdbridge.discovery.notes import try_read, try_read_pointer
+from kdbridge.errors import DumpError, FileError
 from kdbridge.log_blob import LOG_BLOB, inferred_of, parse_log
 from kdbridge.positioned import read_at
 from kdbridge.source import StopEvent, VirtualMemory, require_architecture
 from kdbridge.target import Module, SharedData, UnloadedModule
 from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRun, PageRuns
-from protocol.arch import Architecture
+from protocol.arch import X86, X86_WITHOUT_PAE, Architecture, MachineType, architecture_of
 from protocol.dumpfile.complete import UNREADABLE_PAGE
 from protocol.dumpfile.exception import ExceptionRecord
 from protocol.dumpfile.header import DumpType
+from protocol.dumpfile.index import HIGHEST_PAGE
 from protocol.dumpfile.layout import DumpLayout, parse_layout
-from protocol.errors import DumpFormatError, LayoutError
+from protocol.errors import DumpFormatError
+from protocol.layouts.kernel import KERNEL_LAYOUTS
 from protocol.layouts.version import GetVersion64
 from protocol.structure import Structure
 
+from .dump_registers import DumpRegisters, context_of_header
 from .pages import PageMemory
 from .triage import SmallDump
-from .virtual import PagedVirtualMemory
+from .virtual import NoMemory, PagedVirtualMemory, looks_like_pae
 
 __all__ = ["DumpFile", "RawImage"]
-
-_LARGEST_POINTERS = 2048
 
 
 class _File:
@@ -71,7 +74,10 @@ class DumpFile:
             self._file.close()
             raise DumpError(f"{path} is not a dump that can be read: {error}") from None
         self._physical = PageMemory(self)
+        if problem := self._no_root():
+            self.layout = replace(self.layout, shortcomings=(*self.layout.shortcomings, problem))
         self._held: PageRuns | None = None
+        self._version: GetVersion64 | None = None
 
     def close(self) -> None:
         """Give the file back."""
@@ -117,8 +123,13 @@ class DumpFile:
     @cached_property
     def log(self) -> dict[str, Any]:
         """How the dump came about, if this program wrote it and had something to tell; else empty."""
-        blob = next((one for one in self.layout.secondary if one.guid == LOG_BLOB), None)
-        return {} if blob is None else parse_log(self._file.read(blob.file_offset, blob.size))
+        data = self.secondary_data(LOG_BLOB)
+        return {} if data is None else parse_log(data)
+
+    def secondary_data(self, guid: str, most: int = 1 << 26) -> bytes | None:
+        """The first piece of secondary data with this GUID, at most so many bytes of it; None where there is none."""
+        blob = next((one for one in self.layout.secondary if one.guid == guid), None)
+        return None if blob is None else self._file.read(blob.file_offset, min(blob.size, most))
 
     @property
     def inferred(self) -> PageRuns:
@@ -168,22 +179,67 @@ class DumpFile:
         """Its pages; None in a small dump."""
         return None if self.small is not None else self._physical
 
-    @property
+    @cached_property
     def architecture(self) -> Architecture:
         """Of the machine it came from. TargetRefusedError where this version does not know it."""
-        return require_architecture(self.layout.header.machine_image_type, self.name)
+        header = self.layout.header
+        known = require_architecture(header.machine_image_type, self.name)
+        if known.machine_type != MachineType.I386:
+            return known
+        pae = header.pae_enabled
+        if pae is None and self.small is None:
+            pae = looks_like_pae(self.page(header.directory_table_base >> PAGE_SHIFT), header.directory_table_base)
+        return X86_WITHOUT_PAE if pae is False else X86
 
     @cached_property
     def virtual(self) -> VirtualMemory:
         """Through the page tables that its header names; in a small dump, its pieces."""
         if self.small is not None:
             return self.small.memory
-        return PagedVirtualMemory(self._physical, self.architecture.paging, self.layout.header.directory_table_base)
+        paging, root = self.architecture.paging, self.layout.header.directory_table_base
+        if not root & paging.root_mask:
+            return NoMemory(f"the header of {self.path} names no directory table base")
+        return PagedVirtualMemory(self._physical, paging, root)
+
+    def _no_root(self) -> str:
+        """Why no virtual address can be read; empty where some may be."""
+        header = self.layout.header
+        known = architecture_of(header.machine_image_type)
+        if self.small is not None or known is None:
+            return ""
+        root = header.directory_table_base & known.paging.root_mask
+        if not root:
+            return "the header names no directory table base: memory cannot be read by virtual address"
+        if self.layout.pages.offset_of(root >> PAGE_SHIFT) is None:
+            frame = root >> PAGE_SHIFT
+            return f"the top page table, in frame {frame:#x}, is not there: memory cannot be read by virtual address"
+        return ""
+
+    @property
+    def header_context(self) -> Structure | None:
+        """The CONTEXT in its header: of the processor that crashed, at the crash. None where there is none."""
+        return self._header_context
+
+    @cached_property
+    def _header_context(self) -> Structure | None:
+        return context_of_header(self.layout.header.context_record, self.architecture)
+
+    @property
+    def header_directory_table_base(self) -> int:
+        """As the header has it; 0 where it has none."""
+        return self.layout.header.directory_table_base
 
     @property
     def listed(self) -> tuple[tuple[Module, ...], tuple[UnloadedModule, ...]] | None:
         """Loaded and unloaded images, where the file has lists of its own; None where they are in memory."""
         return None if self.small is None else (self.small.modules, self.small.unloaded_modules)
+
+    @property
+    def header_runs(self) -> PageRuns | None:
+        """The runs of physical memory in its header; None where there are none that can be."""
+        runs = self.layout.header.physical_memory
+        believable = runs and all(run.page_count > 0 and run.end_page <= HIGHEST_PAGE for run in runs)
+        return PageRuns(runs) if believable else None
 
     @property
     def header_bug_check(self) -> tuple[int, int, int, int, int]:
@@ -215,67 +271,40 @@ class DumpFile:
         )  # fmt: skip
 
     async def version(self) -> GetVersion64:
-        """What the header says: the kernel's base comes from its module list."""
+        """What the header says: the kernel's base comes from its KDBG, or is that of a small dump's first image."""
+        if self._version is None:
+            header, base = self.layout.header, await self._kernel_base()
+            self._version = GetVersion64(
+                header.major_version & 0xFFFF, header.minor_version & 0xFFFF, 6, 2, 0,
+                header.machine_image_type & 0xFFFF, 0, 0, 0, 0, base, header.ps_loaded_module_list,
+                header.kd_debugger_data_block,
+            )  # fmt: skip
+        return self._version
+
+    async def _kernel_base(self) -> int:
+        """0 where nothing tells it: neither the KDBG nor the first of the images."""
         header = self.layout.header
-        base = 0
-        if header.kd_debugger_data_block:
-            try:
-                data = await self.virtual.read(header.kd_debugger_data_block + 0x18, 8)  # type: ignore[arg-type]
-                base = int.from_bytes(data, "little")
-            except MemoryFault:
-                pass
-        return GetVersion64(
-            header.major_version & 0xFFFF, header.minor_version & 0xFFFF, 6, 2, 0, header.machine_image_type & 0xFFFF,
-            0, 0, 0, 0, base, header.ps_loaded_module_list, header.kd_debugger_data_block,
-        )  # fmt: skip
+        data = await try_read(self, header.kd_debugger_data_block, 0x20)
+        if data is not None and data[0x10:0x14] == b"KDBG":
+            return int.from_bytes(data[0x18 : 0x18 + header.bits // 8], "little")
+        if self.small is not None and self.small.modules:
+            return self.small.modules[0].base
+        layouts = KERNEL_LAYOUTS[header.bits // 8]
+        first = await try_read_pointer(self, header.ps_loaded_module_list, layouts.pointer_size)
+        entry = await try_read(self, first or 0, layouts.module.size)
+        return 0 if entry is None else layouts.module.decode(entry)["dll_base"]
 
     async def context(self, processor: int) -> Structure:
         """The CONTEXT that a debugger finds in the dump's memory; where there is none, the header's for the first."""
-        layout = self.architecture.context
-        prcb, block = await self._prcb(processor)
-        try:
-            if prcb and block["offset_prcb_context"] and block["size"] > 0x33A:
-                pointer = await self.virtual.read(prcb + block["offset_prcb_context"], 8)  # type: ignore[arg-type]
-                data = await self.virtual.read(int.from_bytes(pointer, "little"), layout.size)  # type: ignore[arg-type]
-                return layout.decode(data)
-            if prcb and block["offset_prcb_proc_state_context"]:
-                place = prcb + block["offset_prcb_proc_state_context"]
-                return layout.decode(await self.virtual.read(place, layout.size))  # type: ignore[arg-type]
-        except (MemoryFault, LayoutError):
-            pass
-        header = self.layout.header
-        if processor == 0 and len(header.context_record) >= layout.size and any(header.context_record[: layout.size]):
-            return layout.decode(header.context_record)
-        raise TargetRefusedError(f"{self.path} holds no registers of processor {processor}", api="CONTEXT", status=0)
+        return await self._registers.context(processor, self.architecture)
 
     async def special_registers(self, processor: int) -> Structure:
         """KSPECIAL_REGISTERS from the processor's KPRCB."""
-        architecture = self.architecture
-        layout = architecture.special_registers
-        prcb, block = await self._prcb(processor)
-        if prcb and block["offset_prcb_proc_state_special_reg"]:
-            place = prcb + block["offset_prcb_proc_state_special_reg"]
-            try:
-                data = await self.virtual.read(place, layout.size)  # type: ignore[arg-type]
-                return layout.decode(data, least=architecture.special_registers_least)
-            except (MemoryFault, LayoutError):
-                pass
-        raise TargetRefusedError(
-            f"{self.path} holds no special registers of processor {processor}", api="KSPECIAL_REGISTERS", status=0
-        )
+        return await self._registers.special_registers(processor, self.architecture)
 
-    async def _prcb(self, processor: int) -> tuple[int, Structure]:
-        from kdbridge.discovery.kdbg import block_at
-
-        found = await block_at(self, self.layout.header.kd_debugger_data_block)
-        if found is None or not 0 <= processor < _LARGEST_POINTERS:
-            raise TargetRefusedError(f"{self.path} holds no readable KDBG", api="KDBG", status=0)
-        block = found.block
-        try:
-            data = await self.virtual.read(block["ki_processor_block"] + 8 * processor, 8)  # type: ignore[arg-type]
-        except MemoryFault:
-            return 0, block
-        return int.from_bytes(data, "little"), block
+    @cached_property
+    def _registers(self) -> DumpRegisters:
+        return DumpRegisters(self, self.layout.header.kd_debugger_data_block, self.header_context)
 
 
 class RawImage:

@@ -83,7 +83,7 @@ class MappedPhysicalMemory:
                     continue
                 frame = (entry & geometry.frame_mask) >> PAGE_SHIFT
                 covered = base | index << geometry.shifts[level]
-                if level in geometry.large_levels and entry & geometry.large_bit:
+                if geometry.is_large(entry, level):
                     pages = geometry.page_size(level) >> PAGE_SHIFT
                     large = memory._large.setdefault(pages, {})
                     large.setdefault(frame & ~(pages - 1), geometry.canonical(covered))

@@ -43,8 +43,8 @@ def classify(entry: int, geometry: PagingGeometry) -> Presence:
         return Presence.PROTOTYPE
     if entry & geometry.transition_bit:
         return Presence.TRANSITION
-    # Windows keeps the offset in the page file in the upper half of the entry.
-    return Presence.PAGE_FILE if entry >> 4 * geometry.entry_size else Presence.DEMAND_ZERO
+    # Windows keeps the offset in the page file in the upper half of an entry of 8 bytes, and in 20 bits of one of 4.
+    return Presence.PAGE_FILE if entry >> (32 if geometry.entry_size == 8 else 12) else Presence.DEMAND_ZERO
 
 
 def transition_frame(entry: int, geometry: PagingGeometry) -> int:
@@ -122,18 +122,21 @@ class Translator:
         geometry = self._geometry
         if not geometry.is_canonical(address):
             return Translation(address, None, 0, (), "no address of this architecture", Presence.NO_ADDRESS)
+        address = geometry.canonical(address)
         pfn = self._root >> PAGE_SHIFT
+        first = (self._root & PAGE_SIZE - 1) // geometry.entry_size  # of the top table, in its page
         tables: tuple[int, ...] = ()
         last = len(geometry.shifts) - 1
         for level in range(last + 1):
-            entry = await self._entry(pfn, geometry.index(address, level))
+            entry = await self._entry(pfn, geometry.index(address, level) + first)
+            first = 0
             if entry is None:
                 problem = f"the page table in frame {pfn:#x} is not there"
                 return Translation(address, None, 0, tables, problem, Presence.NO_TABLE)
             tables = (*tables, pfn)
             if not entry & geometry.valid_bit:
                 return self._absent(address, tables, entry, level)
-            if level == last or (level in geometry.large_levels and entry & geometry.large_bit):
+            if level == last or geometry.is_large(entry, level):
                 size = geometry.page_size(level)
                 physical = entry & geometry.frame_mask & ~(size - 1) | address & size - 1
                 return Translation(address, physical, size, tables, entry=entry)

@@ -16,8 +16,8 @@ from .blocks import BlockMemory
 
 __all__ = ["SmallDump"]
 
-_APC_PROCESS = 0xB8
-"""KTHREAD.ApcState.Process on x64 where the KDBG does not say (kd-protocol 6)."""
+_APC_PROCESS = {8: 0xB8, 4: 0}
+"""KTHREAD.ApcState.Process on x64 where the KDBG does not say (kd-protocol 6), by the size of a pointer."""
 
 _Give = Callable[[int, int], bytes]
 
@@ -31,6 +31,7 @@ class SmallDump:
     def __init__(self, read: _Give, header: DumpHeader, size: int) -> None:
         """Raises DumpFormatError where there is no TRIAGE_DUMP."""
         self._read = read
+        self._width = header.bits // 8
         self.layout: TriageLayout = parse_triage(read, header, size)
         self._kdbg = self._block()
         self._prcb = self._bytes(self.layout.prcb)
@@ -49,23 +50,24 @@ class SmallDump:
 
     def _block(self) -> Structure | None:
         try:
-            return parse_kdbg(self._bytes(self.layout.debugger_data))
+            return parse_kdbg(self._bytes(self.layout.debugger_data), pointer_size=self._width)
         except LayoutError:
             return None
 
-    def _number(self, offset: str, data: bytes, size: int = 8) -> int:
-        """The number at the offset that this field of the KDBG says; 0 where there is none."""
+    def _number(self, offset: str, data: bytes, size: int = 0) -> int:
+        """The number (a pointer, if no size says else) at the offset in this field of the KDBG; 0: there is none."""
         at = self._kdbg[offset] if self._kdbg is not None else 0
-        return int.from_bytes(data[at : at + size], "little") if at else 0
+        return int.from_bytes(data[at : at + (size or self._width)], "little") if at else 0
 
     def _sections(self) -> Iterator[TriageBlock]:
         """Where the sections were: the file says it of two, and of the others each pointer leads to the next."""
         thread = self._bytes(self.layout.thread)
-        at = (self._kdbg["offset_kthread_apc_process"] if self._kdbg is not None else 0) or _APC_PROCESS
-        process = int.from_bytes(thread[at : at + 8], "little")
+        at = (self._kdbg["offset_kthread_apc_process"] if self._kdbg is not None else 0) or _APC_PROCESS[self._width]
+        process = int.from_bytes(thread[at : at + self._width], "little") if at else 0
         places = (
             (self.layout.debugger_data.address, self.layout.debugger_data, "size"),
             (self.layout.call_stack.address, self.layout.call_stack, ""),
+            (self.layout.data_page.address, self.layout.data_page, ""),
             (self._prcb_address(), self.layout.prcb, "size_prcb"),
             (self._number("offset_prcb_current_thread", self._prcb), self.layout.thread, "size_ethread"),
             (process, self.layout.process, "size_eprocess"),
@@ -79,10 +81,11 @@ class SmallDump:
         """What KiProcessorBlock has for the processor, where a block has that."""
         if self._kdbg is None or not self._kdbg["ki_processor_block"]:
             return 0
-        place = self._kdbg["ki_processor_block"] + 8 * self.processor
+        width = self._width
+        place = self._kdbg["ki_processor_block"] + width * self.processor
         for block in self.layout.blocks:
-            if block.address <= place and place + 8 <= block.address + block.size:
-                return int.from_bytes(self._read(block.file_offset + place - block.address, 8), "little")
+            if block.address <= place and place + width <= block.address + block.size:
+                return int.from_bytes(self._read(block.file_offset + place - block.address, width), "little")
         return 0
 
     @property

@@ -9,7 +9,39 @@ from protocol.arch import PagingGeometry
 
 from .translate import Translator
 
-__all__ = ["PagedVirtualMemory"]
+__all__ = ["NoMemory", "PagedVirtualMemory", "looks_like_pae"]
+
+_POINTER_RESERVED = 0xFFFF_FFF0_0000_01E6
+"""Bits that a page directory pointer of x86 cannot have; an entry of a table without PAE has some of them."""
+
+
+class NoMemory:
+    """Virtual memory of which nothing can be read, and why."""
+
+    __slots__ = ("_why",)
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    async def read(self, address: VirtualAddress, size: int) -> bytes:
+        """MemoryFault, always."""
+        raise MemoryFault(
+            f"virtual address {address:#x} cannot be read: {self._why}",
+            address=address, size=size, done=0, virtual=True,
+        )  # fmt: skip
+
+
+def looks_like_pae(page: bytes | None, root: int) -> bool | None:
+    """Whether the top table of an x86 machine is that of PAE: four pointers. None: it is not there.
+
+    The KDBG says it, too, but lies behind these very tables.
+    """
+    if root & PAGE_SIZE - 1:
+        return True
+    if page is None:
+        return None
+    pointers = [int.from_bytes(page[at : at + 8], "little") for at in range(0, 32, 8)]
+    return any(pointers) and all(not one or (one & 1 and not one & _POINTER_RESERVED) for one in pointers)
 
 
 class PagedVirtualMemory:

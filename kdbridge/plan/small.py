@@ -142,7 +142,7 @@ def _registers(target: Target, architecture: Architecture, processors: Sequence[
                 yield VirtualRange(processor.prcb + block["offset_prcb_context"], 8)
         if processor.context_address:
             yield VirtualRange(processor.context_address, architecture.context.size)
-        if processor.special_registers is not None:
+        if processor.special_registers is not None and architecture.descriptor_tables:
             base, limit = architecture.descriptor_tables[0]
             size = min(processor.special_registers[limit] + 1, PAGE_SIZE)
             yield VirtualRange(processor.special_registers[base], size)

@@ -119,6 +119,7 @@ class TableWalk:
         unpack = struct.Struct(f"<{geometry.entries}{'Q' if geometry.entry_size == 8 else 'I'}").unpack_from
         pages = 1 << geometry.shifts[level] - PAGE_SHIFT
         valid, large, mask = geometry.valid_bit, geometry.large_bit, geometry.frame_mask
+        if_large = 0 if geometry.large_bit_clear else large
         may_be_large, written_to = level in geometry.large_levels, _WRITABLE | _DIRTY
         below: list[tuple[int, int]] = []
         writable, read_only, _ = self._mapped
@@ -135,7 +136,7 @@ class TableWalk:
                         self._take_transition(entry)
                     continue
                 frame = (entry & mask) >> PAGE_SHIFT
-                if level == last or (may_be_large and entry & large):
+                if level == last or (may_be_large and entry & large == if_large):
                     (writable if entry & written_to else read_only).add(frame & ~(pages - 1), pages)
                 elif frame != top and (frame, level + 1) not in self._seen and frame in self._runs:
                     self._seen.add((frame, level + 1))

@@ -6,11 +6,16 @@ A new architecture is a new file here that makes one `Architecture`, and one lin
 from __future__ import annotations
 
 from .amd64 import AMD64
+from .arm64 import ARM64
 from .description import Architecture, ControlSpace, MachineType, PagingGeometry
+from .x86 import X86, X86_WITHOUT_PAE
 
 __all__ = [
     "AMD64",
     "ARCHITECTURES",
+    "ARM64",
+    "X86",
+    "X86_WITHOUT_PAE",
     "Architecture",
     "ControlSpace",
     "MachineType",
@@ -18,8 +23,8 @@ __all__ = [
     "architecture_of",
 ]
 
-ARCHITECTURES: dict[int, Architecture] = {AMD64.machine_type: AMD64}
-"""Machine type (GetVersion, dump header, PE header) to what is known of it."""
+ARCHITECTURES: dict[int, Architecture] = {one.machine_type: one for one in (AMD64, X86, ARM64)}
+"""Machine type (GetVersion, dump header, PE header) to what is known of it. Whether x86 has PAE it does not tell."""
 
 
 def architecture_of(machine_type: int) -> Architecture | None:

@@ -8,7 +8,7 @@ import construct as cs
 
 from protocol.structure import StructureLayout
 
-from .description import Architecture, MachineType, PagingGeometry
+from .description import SHARED_DATA_OFFSETS, Architecture, MachineType, PagingGeometry
 
 __all__ = ["AMD64", "CONTEXT", "KSPECIAL_REGISTERS"]
 
@@ -87,6 +87,7 @@ KSPECIAL_REGISTERS = StructureLayout(
 AMD64 = Architecture(
     name="x64",
     machine_type=MachineType.AMD64,
+    live=True,
     pointer_size=8,
     context=CONTEXT,
     special_registers=KSPECIAL_REGISTERS,
@@ -119,12 +120,7 @@ AMD64 = Architecture(
     control_report_dr7=0x08,
     fixed_pte_base=0xFFFF_F680_0000_0000,
     fixed_shared_data=0xFFFF_F780_0000_0000,
-    shared_data_offsets={
-        "interrupt_time": 0x008, "system_time": 0x014, "nt_system_root": 0x030, "nt_build_number": 0x260,
-        "nt_product_type": 0x264, "nt_major_version": 0x26C, "nt_minor_version": 0x270, "suite_mask": 0x2D0,
-        "kd_debugger_enabled": 0x2D4, "number_of_physical_pages": 0x2E8, "tick_count": 0x320,
-        "active_processor_count": 0x3C0,
-    },
+    shared_data_offsets=SHARED_DATA_OFFSETS,
     display=(
         ("rax", "rbx", "rcx"),
         ("rdx", "rsi", "rdi"),

@@ -1,7 +1,8 @@
 """Where each page lies in a dump file, and which page lies at a place: found by bisection, never one entry a page.
 
 RunIndex is for dumps that say runs: three numbers a run. BitmapIndex is for dumps that say bits: the bitmap itself and
-one sum for 4,096 bits, so that 64 GiB of memory cost less than 3 MiB however torn the set of pages is.
+one sum for 4,096 bits, so that 64 GiB of memory cost less than 3 MiB however torn the set of pages is. Of a bitmap that
+is too large to be kept the sums alone stay, one for 32,768 bits: at most 2 MiB.
 """
 
 from __future__ import annotations
@@ -9,14 +10,24 @@ from __future__ import annotations
 import bisect
 import struct
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from protocol.address import PAGE_SIZE, PageRun
 from protocol.errors import DumpFormatError
 
-__all__ = ["CHUNK_BITS", "CHUNK_SIZE", "HIGHEST_PAGE", "BitmapIndex", "Extent", "PageIndex", "RunIndex", "runs_of_bits"]
+__all__ = [
+    "CHUNK_BITS",
+    "CHUNK_SIZE",
+    "HIGHEST_PAGE",
+    "LARGE_CHUNK_SIZE",
+    "BitmapIndex",
+    "Extent",
+    "PageIndex",
+    "RunIndex",
+    "runs_of_bits",
+]
 
 HIGHEST_PAGE = 1 << 40
 """One beyond the highest page frame: physical addresses have 52 bits."""
@@ -24,10 +35,13 @@ HIGHEST_PAGE = 1 << 40
 CHUNK_SIZE = 512
 CHUNK_BITS = 8 * CHUNK_SIZE
 """Bits of a bitmap that share one sum."""
+LARGE_CHUNK_SIZE = 4096
+"""Bytes of bitmap that share one sum where the bitmap is not kept."""
 
 _EMPTY = bytes(CHUNK_SIZE)
 _FULL = b"\xff" * CHUNK_SIZE
 _WORDS = struct.Struct(f"<{CHUNK_SIZE // 8}Q")
+_WORD = struct.Struct("<Q")
 _ALL = (1 << 64) - 1
 
 
@@ -155,15 +169,26 @@ class RunIndex:
 class BitmapIndex:
     """Pages that lie in a file in ascending order, one for each set bit."""
 
-    __slots__ = ("_before", "_chunks", "_claimed_count", "_first", "_page_count")
+    __slots__ = ("_before", "_bits", "_chunks", "_claimed_count", "_first", "_page_count")
 
-    def __init__(self, first_page_offset: int, bitmap: Iterable[bytes], stored: int | None = None) -> None:
-        """`bitmap` in pieces of any size, each read once; the file holds `stored` pages (None: all)."""
+    def __init__(
+        self,
+        first_page_offset: int,
+        bitmap: Iterable[bytes],
+        stored: int | None = None,
+        again: Callable[[int], bytes] | None = None,
+    ) -> None:
+        """`bitmap` in pieces of any size, each read once; the file holds `stored` pages (None: all).
+
+        With `again`, which gives the chunk of LARGE_CHUNK_SIZE bytes with this number, the bitmap is not kept.
+        """
         self._first = first_page_offset
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes] | _Again = [] if again is None else _Again(again)
         self._before: array[int] = array("Q")
         self._page_count = self._claimed_count = 0
-        for chunk in _in_chunks(bitmap):
+        size = CHUNK_SIZE if again is None else LARGE_CHUNK_SIZE
+        self._bits = 8 * size
+        for chunk in _in_chunks(bitmap, size):
             count = int.from_bytes(chunk, "little").bit_count()
             self._claimed_count += count
             if stored is None or count < stored - self._page_count:
@@ -172,8 +197,11 @@ class BitmapIndex:
                 self._append(_lowest_bits(chunk, room), room)
 
     def _append(self, chunk: bytes, count: int) -> None:
-        # Most of a bitmap is nothing or everything: one object stands for all such chunks.
-        self._chunks.append(_EMPTY if not count else _FULL if count == CHUNK_BITS else chunk)
+        if isinstance(self._chunks, _Again):
+            self._chunks.append(chunk)
+        else:
+            # Most of a bitmap is nothing or everything: one object stands for all such chunks.
+            self._chunks.append(_EMPTY if not count else _FULL if count == CHUNK_BITS else chunk)
         self._before.append(self._page_count)
         self._page_count += count
 
@@ -189,7 +217,7 @@ class BitmapIndex:
 
     def offset_of(self, page: int) -> int | None:
         """File offset of a page frame's first byte."""
-        at, bit = divmod(page, CHUNK_BITS)
+        at, bit = divmod(page, self._bits)
         if not 0 <= at < len(self._chunks) or not self._chunks[at][bit >> 3] >> (bit & 7) & 1:
             return None
         below = int.from_bytes(self._chunks[at][: bit + 8 >> 3], "little") & (1 << bit) - 1
@@ -200,7 +228,7 @@ class BitmapIndex:
         offset = self.offset_of(page)
         if offset is None:
             return None
-        at, bit = divmod(page, CHUNK_BITS)
+        at, bit = divmod(page, self._bits)
         ahead = int.from_bytes(self._chunks[at], "little") >> bit
         return Extent(offset, ((ahead + 1) & ~ahead).bit_length() - 1)
 
@@ -211,19 +239,48 @@ class BitmapIndex:
             return None
         at = bisect.bisect_right(self._before, rank) - 1
         left = rank - self._before[at]
-        words: tuple[int, ...] = _WORDS.unpack(self._chunks[at])
-        for number, word in enumerate(words):
+        for number, (word,) in enumerate(_WORD.iter_unpack(self._chunks[at])):
             count = word.bit_count()
             if left < count:
+                rest: int = word
                 for _ in range(left):
-                    word &= word - 1
-                return at * CHUNK_BITS + 64 * number + (word & -word).bit_length() - 1
+                    rest &= rest - 1
+                return at * self._bits + 64 * number + (rest & -rest).bit_length() - 1
             left -= count
         raise AssertionError("the sums of a bitmap do not fit its bits")
 
     def runs(self) -> Iterator[PageRun]:
         """What the file holds, ascending by page frame."""
         return runs_of_bits(self._chunks)
+
+
+class _Again:
+    """Chunks of a bitmap that is not kept: each is asked for again. The latest one is kept, and the last one of all."""
+
+    __slots__ = ("_ask", "_count", "_last", "_latest")
+
+    def __init__(self, ask: Callable[[int], bytes]) -> None:
+        self._ask = ask
+        self._count = 0
+        self._last = self._latest = (-1, b"")
+
+    def append(self, chunk: bytes) -> None:
+        self._last = (self._count, chunk)
+        self._count += 1
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> bytes:
+        # The last chunk may have fewer bits than the file says: those of the pages that are there.
+        for known, chunk in (self._last, self._latest):
+            if known == number:
+                return chunk
+        self._latest = (number, self._ask(number).ljust(LARGE_CHUNK_SIZE, b"\0"))
+        return self._latest[1]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(self.__getitem__, range(self._count))
 
 
 def runs_of_bits(bitmap: Iterable[bytes]) -> Iterator[PageRun]:
@@ -252,17 +309,17 @@ def runs_of_bits(bitmap: Iterable[bytes]) -> Iterator[PageRun]:
         yield PageRun(start, base - start)
 
 
-def _in_chunks(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in pieces of CHUNK_SIZE, the last one filled up with zeros."""
+def _in_chunks(pieces: Iterable[bytes], size: int = CHUNK_SIZE) -> Iterator[bytes]:
+    """The same bytes in pieces of this size, the last one filled up with zeros."""
     rest = b""
     for piece in pieces:
         data = rest + piece
-        whole = len(data) // CHUNK_SIZE * CHUNK_SIZE
-        for at in range(0, whole, CHUNK_SIZE):
-            yield data[at : at + CHUNK_SIZE]
+        whole = len(data) // size * size
+        for at in range(0, whole, size):
+            yield data[at : at + size]
         rest = data[whole:]
     if rest:
-        yield rest.ljust(CHUNK_SIZE, b"\0")
+        yield rest.ljust(size, b"\0")
 
 
 def _lowest_bits(chunk: bytes, count: int) -> bytes:
@@ -272,4 +329,4 @@ def _lowest_bits(chunk: bytes, count: int) -> bytes:
         lowest = value & -value
         kept |= lowest
         value ^= lowest
-    return kept.to_bytes(CHUNK_SIZE, "little")
+    return kept.to_bytes(len(chunk), "little")

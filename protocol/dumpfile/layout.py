@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from protocol.address import PAGE_SIZE
+from protocol.address import PAGE_SIZE, PageRun
 from protocol.errors import DumpFormatError
 
 from .bitmap import BITMAP_HEADER, BitmapHeader, parse_bitmap_header
 from .complete import complete_index
 from .header import DumpHeader, DumpType, parse_header
 from .header_layout import DUMP_HEADER64
-from .index import BitmapIndex, PageIndex, RunIndex
-from .ranges import RANGE_HEADER, parse_range_header, ranges_of_table
+from .index import LARGE_CHUNK_SIZE, BitmapIndex, PageIndex, RunIndex
+from .range_index import GROUP, RangeIndex
+from .ranges import RANGE_HEADER, RANGE_SIZE, parse_range_header, ranges_of_bytes, ranges_of_table
 from .secondary import SecondaryBlob, parse_secondary
 from .summary import SUMMARY_HEADER, parse_summary_header
 from .triage import parse_triage
@@ -27,6 +28,12 @@ ReadFile = Callable[[int, int], bytes]
 """(offset, size) to bytes of the file: fewer than asked for only at its end."""
 
 _PIECE = 1 << 16
+
+_KEPT_BITMAP = 4 << 20
+"""Bytes of a bitmap that is kept in memory whole: 128 GiB of physical memory."""
+
+_KEPT_RANGES = 1 << 16
+"""Ranges that are kept in memory, in whatever order they are."""
 
 _TRIAGE_TRAILER = b"TRGD"
 
@@ -119,9 +126,14 @@ def _summary(read: ReadFile, header: DumpHeader, size: int) -> _Pages:
 def _by_bits(read: ReadFile, claimed: BitmapHeader, size: int) -> _Pages:
     bitmap, shortcomings = claimed.checked()
     pieces = _pieces(read, bitmap.bits_offset, bitmap.bitmap_size, size, "bitmap")
+
+    def chunk(number: int) -> bytes:
+        return read(bitmap.bits_offset + number * LARGE_CHUNK_SIZE, LARGE_CHUNK_SIZE)
+
     index = BitmapIndex(
-        bitmap.first_page_offset, _cut(pieces, bitmap.bit_count), _stored(size, bitmap.first_page_offset)
-    )
+        bitmap.first_page_offset, _cut(pieces, bitmap.bit_count), _stored(size, bitmap.first_page_offset),
+        chunk if bitmap.bitmap_size > _KEPT_BITMAP else None,
+    )  # fmt: skip
     if index.claimed_count != bitmap.page_count:
         shortcomings += (
             f"{index.claimed_count} bits of the bitmap are set, its header says {bitmap.page_count}: bits are believed",
@@ -134,7 +146,17 @@ def _ranges(read: ReadFile, header: DumpHeader, size: int) -> _Pages:
         raise DumpFormatError(f"a dump of type {header.dump_type:X} exists for 64-bit machines only", 0)
     table = parse_range_header(read(header.size, RANGE_HEADER.size), header.size, header.dump_type)
     pieces = _pieces(read, table.table_offset, table.table_size, size, "table of ranges")
-    index = RunIndex(table.first_page_offset, ranges_of_table(pieces, table), _stored(size, table.first_page_offset))
+    found, stored = ranges_of_table(pieces, table), _stored(size, table.first_page_offset)
+
+    def group(number: int) -> Iterator[PageRun]:
+        part = GROUP * RANGE_SIZE
+        return ranges_of_bytes(read(table.table_offset + number * part, part))
+
+    index: RunIndex | RangeIndex
+    if table.table_size <= _KEPT_RANGES * RANGE_SIZE:
+        index = RunIndex(table.first_page_offset, found, stored)
+    else:
+        index = RangeIndex(table.first_page_offset, found, group, stored)
     shortcomings = []
     if table.total_pages is not None and table.total_pages != index.claimed_count:
         shortcomings.append(f"the ranges have {index.claimed_count} pages, their header says {table.total_pages}")

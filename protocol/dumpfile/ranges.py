@@ -17,7 +17,15 @@ from protocol.structure import StructureLayout
 
 from .header import DumpType
 
-__all__ = ["MOST_RANGES", "RANGE_HEADER", "RangeHeader", "parse_range_header", "ranges_of_table"]
+__all__ = [
+    "MOST_RANGES",
+    "RANGE_HEADER",
+    "RANGE_SIZE",
+    "RangeHeader",
+    "parse_range_header",
+    "ranges_of_bytes",
+    "ranges_of_table",
+]
 
 MOST_RANGES = 1 << 21
 """More ranges than this are not believed."""
@@ -40,6 +48,9 @@ RANGE_HEADER = StructureLayout(
 )
 
 _RANGE = struct.Struct("<QQ")
+RANGE_SIZE = 16
+"""Bytes of an entry."""
+assert _RANGE.size == RANGE_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +85,17 @@ def ranges_of_table(pieces: Iterable[bytes], header: RangeHeader) -> Iterator[Pa
     """The ranges in a table that comes in pieces, each a whole number of entries, in the order of their pages."""
     left = header.total_pages
     for piece in pieces:
-        for base, count in _RANGE.iter_unpack(piece[: len(piece) // _RANGE.size * _RANGE.size]):
-            if left is None and not base:
+        for run in ranges_of_bytes(piece):
+            if left is None and not run.base_page:
                 return
             if left is not None:
                 if left <= 0:
                     return
-                left -= count
-            yield PageRun(base, count)
+                left -= run.page_count
+            yield run
+
+
+def ranges_of_bytes(data: bytes) -> Iterator[PageRun]:
+    """The ranges in a part of the table, wherever it may end."""
+    for base, count in _RANGE.iter_unpack(data[: len(data) // RANGE_SIZE * RANGE_SIZE]):
+        yield PageRun(base, count)

@@ -14,7 +14,7 @@ from protocol.errors import DumpFormatError
 from protocol.structure import Structure
 
 from .header import DumpHeader, DumpType, encode_header
-from .triage_layout import TRIAGE_DUMP32, TRIAGE_DUMP64
+from .triage_layout import TRIAGE_DUMP64, TRIAGE_FORMS
 
 __all__ = [
     "TriageBlock",
@@ -34,13 +34,13 @@ _MINI_DUMP_FIELDS = 0xCFF
 _OPTIONS = 0xFFFF_FFFF
 
 _MM = struct.Struct("<6I7Q")
-_UNLOADED64 = struct.Struct("<HHIQ24sQQ")
-_BLOCK64 = struct.Struct("<QII")
-_BLOCK32 = struct.Struct("<III")
+_UNLOADED64 = TRIAGE_FORMS[64].unloaded
+_BLOCK = struct.Struct("<QII")
+"""Of 32-bit machines, too: their addresses are sign-extended in it."""
 _DRIVER64_SIZE = 0x90
 _DRIVER_FIELDS = struct.Struct("<QQQ")
 """DllBase, EntryPoint, SizeOfImage at +30 of the module data; Flags, CheckSum, TimeDateStamp lie at +68, +78, +80."""
-assert (_MM.size, _UNLOADED64.size, _BLOCK64.size) == (0x50, 0x38, 16)
+assert (_MM.size, _UNLOADED64.size, _BLOCK.size) == (0x50, 0x38, 16)
 
 _MOST_DRIVERS, _MOST_BLOCKS, _MOST_UNLOADED = 4096, 1 << 15, 64
 _LARGEST_SECTION = 1 << 20
@@ -91,6 +91,8 @@ class TriageLayout:
     thread: TriageBlock
     call_stack: TriageBlock
     debugger_data: TriageBlock
+    data_page: TriageBlock
+    """A single page, in files from before there were blocks."""
     drivers: tuple[TriageDriver, ...]
     unloaded: tuple[TriageUnloaded, ...]
     blocks: tuple[TriageBlock, ...]
@@ -122,7 +124,7 @@ def parse_triage(read: _ReadFile, header: DumpHeader, size: int) -> TriageLayout
     Raises DumpFormatError where there is no TRIAGE_DUMP at all; everything else that is wrong is a shortcoming, and
     what can be had is had.
     """
-    layout = TRIAGE_DUMP64 if header.bits == 64 else TRIAGE_DUMP32
+    layout = TRIAGE_FORMS[header.bits].dump
     raw = read(header.size, layout.size)
     if len(raw) < layout.size:
         raise DumpFormatError(f"the file ends inside {layout.name}", header.size + len(raw))
@@ -141,6 +143,7 @@ def parse_triage(read: _ReadFile, header: DumpHeader, size: int) -> TriageLayout
         thread=reader.section("thread_offset", reader.room("thread_offset")),
         call_stack=stack,
         debugger_data=data,
+        data_page=reader.section("data_page_offset", fields["data_page_size"], fields["data_page_address"]),
         drivers=drivers,
         unloaded=unloaded,
         blocks=blocks,
@@ -153,7 +156,7 @@ class _Reader:
         self._read = read
         self._size = size
         self._fields = fields
-        self._wide = header.bits == 64
+        self._forms = TRIAGE_FORMS[header.bits]
         self.shortcomings: list[str] = []
 
     def _starts(self) -> list[int]:
@@ -189,21 +192,17 @@ class _Reader:
         return data, len(data) // entry
 
     def drivers(self) -> tuple[TriageDriver, ...]:
-        if not self._wide:
-            if self._fields["driver_count"]:
-                self.shortcomings.append("the list of drivers of a 32-bit small dump is not read")
-            return ()
-        data, count = self._table(
-            "driver_list_offset", self._fields["driver_count"], _MOST_DRIVERS, _DRIVER64_SIZE, "drivers"
-        )
-        return tuple(self._driver(data[at * _DRIVER64_SIZE : (at + 1) * _DRIVER64_SIZE]) for at in range(count))
+        size = self._forms.driver.size
+        data, count = self._table("driver_list_offset", self._fields["driver_count"], _MOST_DRIVERS, size, "drivers")
+        return tuple(self._driver(data[at * size : (at + 1) * size]) for at in range(count))
 
     def _driver(self, entry: bytes) -> TriageDriver:
-        module = entry[8:]
-        base, entry_point, size = _DRIVER_FIELDS.unpack_from(module, 0x30)
-        (flags,), (check_sum, stamp) = struct.unpack_from("<I", module, 0x68), struct.unpack_from("<I4xI", module, 0x78)
-        name = self._name(int.from_bytes(entry[:4], "little"))
-        return TriageDriver(name, base, entry_point, size & 0xFFFF_FFFF, flags, check_sum, stamp)
+        fields = self._forms.driver.decode(entry)
+        name = self._name(fields["name_offset"])
+        return TriageDriver(
+            name, *(fields[field] for field in ("dll_base", "entry_point", "size_of_image", "flags", "check_sum",
+                                                "time_date_stamp"))
+        )  # fmt: skip
 
     def _name(self, offset: int) -> str:
         """A count of characters, then UTF-16."""
@@ -213,29 +212,29 @@ class _Reader:
         return self._read(offset + 4, 2 * count).decode("utf-16-le", "replace").split("\0")[0]
 
     def unloaded(self) -> tuple[TriageUnloaded, ...]:
-        start = self._fields["unloaded_drivers_offset"]
-        if not start or not self._wide:
+        start, form, head = self._fields["unloaded_drivers_offset"], self._forms.unloaded, self._forms.unloaded_count
+        if not start:
             return ()
-        count = int.from_bytes(self._read(start, 8), "little")
+        count = int.from_bytes(self._read(start, head), "little")
         believed = min(count, _MOST_UNLOADED)
         if believed < count:
             self.shortcomings.append(f"{count} unloaded drivers are claimed, and {believed} looked at")
-        data = self._read(start + 8, believed * _UNLOADED64.size)
+        data = self._read(start + head, believed * form.size)
         found = []
-        for at in range(0, len(data) - _UNLOADED64.size + 1, _UNLOADED64.size):
-            length, _, _, _, name, low, high = _UNLOADED64.unpack_from(data, at)
+        for at in range(0, len(data) - form.size + 1, form.size):
+            length, _, _, _, name, low, high = form.unpack_from(data, at)
             text = name[: min(length, 2 * _SHORT_NAME) & ~1].decode("utf-16-le", "replace").split("\0")[0]
             found.append(TriageUnloaded(text, low, high))
         return tuple(found)
 
     def blocks(self) -> tuple[TriageBlock, ...]:
-        form = _BLOCK64 if self._wide else _BLOCK32
+        mask = self._forms.address_mask
         data, count = self._table(
-            "data_blocks_offset", self._fields["data_blocks_count"], _MOST_BLOCKS, form.size, "data blocks"
+            "data_blocks_offset", self._fields["data_blocks_count"], _MOST_BLOCKS, _BLOCK.size, "data blocks"
         )
         found: list[TriageBlock] = []
         outside = surplus = total = 0
-        for address, offset, size in form.iter_unpack(data[: count * form.size]):
+        for address, offset, size in _BLOCK.iter_unpack(data[: count * _BLOCK.size]):
             there = max(min(size, self._size - offset), 0)
             outside += there < size
             # Each byte of the file stands for one byte of memory: whoever says more than that wants ours.
@@ -243,7 +242,7 @@ class _Reader:
                 surplus += 1
             elif there:
                 total += there
-                found.append(TriageBlock(address, offset, there))
+                found.append(TriageBlock(address & mask, offset, there))
         if outside:
             self.shortcomings.append(f"{outside} data blocks reach beyond the file's end")
         if surplus:
@@ -289,10 +288,10 @@ def encode_triage(header: DumpHeader, contents: TriageContents, secondary: bytes
     values["driver_list_offset"] = body.add(b"".join(map(_driver_entry, contents.drivers, offsets)))
     values["string_pool_offset"], values["string_pool_size"] = body.add(pool), len(pool)
     values["data_blocks_offset"], values["data_blocks_count"] = body.end, len(contents.blocks)
-    at = body.end + _BLOCK64.size * len(contents.blocks)
+    at = body.end + _BLOCK.size * len(contents.blocks)
     table = bytearray()
     for address, data in contents.blocks:
-        table += _BLOCK64.pack(address, at, len(data))
+        table += _BLOCK.pack(address, at, len(data))
         at += len(data)
     body.add(bytes(table))
     for _, data in contents.blocks:

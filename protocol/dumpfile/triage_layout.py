@@ -1,15 +1,21 @@
-"""TRIAGE_DUMP, the table behind the header of a small dump, for both widths (dump-formats 4.1).
+"""TRIAGE_DUMP, the table behind the header of a small dump, and its lists, for both widths (dump-formats 4.1, 4.2).
 
 Every offset in it counts from the start of the file; 0 where there is no such section.
 """
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import construct as cs
 
 from protocol.structure import StructureLayout
 
-__all__ = ["TRIAGE_DUMP32", "TRIAGE_DUMP64"]
+from .header_layout import Bits
+
+__all__ = ["TRIAGE_DUMP32", "TRIAGE_DUMP64", "TRIAGE_FORMS", "TriageForms"]
 
 _SECTIONS = (
     "service_pack_build", "size_of_dump", "valid_offset", "context_offset", "exception_offset", "mm_offset",
@@ -57,3 +63,64 @@ TRIAGE_DUMP32 = StructureLayout(
      "data_blocks_offset": 0x60},
     0x68,
 )  # fmt: skip
+
+_DRIVER64 = StructureLayout(
+    "DUMP_DRIVER_ENTRY64",
+    cs.Struct(
+        "name_offset" / cs.Int32ul,
+        cs.Padding(4 + 0x30),
+        "dll_base" / cs.Int64ul,
+        "entry_point" / cs.Int64ul,
+        "size_of_image" / cs.Int32ul,
+        cs.Padding(0x24),
+        "flags" / cs.Int32ul,
+        cs.Padding(0xC),
+        "check_sum" / cs.Int32ul,
+        cs.Padding(4),
+        "time_date_stamp" / cs.Int32ul,
+        cs.Padding(4),
+    ),
+    {"dll_base": 0x38, "entry_point": 0x40, "size_of_image": 0x48, "flags": 0x70, "check_sum": 0x80,
+     "time_date_stamp": 0x88},
+    0x90,
+)  # fmt: skip
+
+_DRIVER32 = StructureLayout(
+    "DUMP_DRIVER_ENTRY32",
+    cs.Struct(
+        "name_offset" / cs.Int32ul,
+        cs.Padding(0x18),
+        "dll_base" / cs.Int32ul,
+        "entry_point" / cs.Int32ul,
+        "size_of_image" / cs.Int32ul,
+        cs.Padding(0x10),
+        "flags" / cs.Int32ul,
+        cs.Padding(8),
+        "check_sum" / cs.Int32ul,
+        "time_date_stamp" / cs.Int32ul,
+    ),
+    {"dll_base": 0x1C, "entry_point": 0x20, "size_of_image": 0x24, "flags": 0x38, "check_sum": 0x44,
+     "time_date_stamp": 0x48},
+    0x4C,
+)  # fmt: skip
+"""As WinDbg's engine writes it for a 32-bit machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class TriageForms:
+    """How the tables of a small dump are laid out for one width of addresses. Data blocks are alike in both."""
+
+    dump: StructureLayout
+    driver: StructureLayout
+    unloaded_count: int
+    """Bytes of the count before the unloaded drivers."""
+    unloaded: struct.Struct
+    """UNICODE_STRING, twelve characters of the name, start and end."""
+    address_mask: int
+
+
+TRIAGE_FORMS: Mapping[Bits, TriageForms] = {
+    64: TriageForms(TRIAGE_DUMP64, _DRIVER64, 8, struct.Struct("<HHIQ24sQQ"), (1 << 64) - 1),
+    32: TriageForms(TRIAGE_DUMP32, _DRIVER32, 4, struct.Struct("<HHI0s24sII"), (1 << 32) - 1),
+}
+assert [forms.unloaded.size for forms in TRIAGE_FORMS.values()] == [0x38, 0x28]

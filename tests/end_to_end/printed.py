@@ -23,7 +23,7 @@ __all__ = [
     "unknown_lines",
 ]
 
-_ADDRESS = r"[0-9a-f]{8}`[0-9a-f]{8}"
+_ADDRESS = r"(?:[0-9a-f]{8}`)?[0-9a-f]{8}"
 _SITE = r"[A-Za-z0-9_]+(?:![A-Za-z0-9_]+)?(?:\+0x[0-9a-f]+)?|0x[0-9a-f`]+"
 
 _NOT_INSTALLED = re.compile(
@@ -93,10 +93,12 @@ def unknown_lines(text: str, expected: Iterable[str]) -> list[str]:
 def parse_registers(text: str) -> dict[str, int]:
     """What `r` prints, by the names it prints; the instruction it disassembles as "at" """
     values: dict[str, int] = {}
-    for line in _lines(text):
-        if re.fullmatch(r"iopl=\d( +\w\w)+", line) or re.fullmatch(rf"({_SITE}):", line):
+    for printed in _lines(text):
+        # What the flags mean stands on a line of its own, or at the end of one.
+        line = re.sub(r" *iopl=\d( +\w\w)+$| [NZCV-]{4} EL\d$", "", printed)
+        if not line or re.fullmatch(rf"({_SITE}):", line):
             continue
-        if found := re.fullmatch(rf"({_ADDRESS}) [0-9a-f]+ +\w.*", line):
+        if found := re.fullmatch(rf"({_ADDRESS}) (?:[0-9a-f]+ +\w.*|\?\? +\?\?\?)", line):
             values["at"] = _number(found[1])
         elif re.fullmatch(r"( *\w+=[0-9a-f]+)+", line):
             values |= {name: int(value, 16) for name, value in re.findall(r"(\w+)=([0-9a-f]+)", line)}
@@ -148,7 +150,7 @@ def parse_modules(text: str) -> Loaded:
         elif (found := re.fullmatch(rf"({_ADDRESS}) ({_ADDRESS})   (\S+)", line)) and unloaded:
             loaded.unloaded.append((found[3], _number(found[1]), _number(found[2])))
         elif found := re.fullmatch(
-            rf"({_ADDRESS}) ({_ADDRESS})   (\w+) +\((deferred|no symbols|export symbols)\)( +\S+)?", line
+            rf"({_ADDRESS}) ({_ADDRESS})   (\w+) +(?:T )?\((deferred|no symbols|export symbols)\)( +\S+)?", line
         ):
             loaded.modules[found[3]] = _number(found[1]), _number(found[2])
         else:
