@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from kdbridge.errors import MemoryFault
+from kdbridge.errors import MemoryFault, TargetRefusedError
 from kdbridge.source import PhysicalMemory, Source, StopEvent, VirtualMemory
 from protocol.address import PAGE_SIZE, VirtualAddress
 from protocol.layouts.version import GetVersion64
@@ -92,6 +92,7 @@ class ReadOnce:
         self.source = source
         # A file may hold a part of a page (a small dump's pieces), and to ask one again costs nothing.
         self._virtual = _Once(source.virtual, keep, whole_pages=not hasattr(type(source), "held"))
+        self._registers: dict[tuple[str, int], Structure | TargetRefusedError] = {}
 
     def __getattr__(self, name: str) -> Any:
         """What only files have, and discovery asks for (their lists, what headers say): the source's, if any."""
@@ -134,9 +135,21 @@ class ReadOnce:
         return await self.source.version()
 
     async def context(self, processor: int) -> Structure:
-        """The source's."""
-        return await self.source.context(processor)
+        """The source's, asked for once."""
+        return await self._asked(self.source.context, processor)
 
     async def special_registers(self, processor: int) -> Structure:
-        """The source's."""
-        return await self.source.special_registers(processor)
+        """The source's, asked for once."""
+        return await self._asked(self.source.special_registers, processor)
+
+    async def _asked(self, ask: Callable[[int], Awaitable[Structure]], processor: int) -> Structure:
+        key = (ask.__name__, processor)
+        if key not in self._registers:
+            try:
+                self._registers[key] = await ask(processor)
+            except TargetRefusedError as refusal:
+                self._registers[key] = refusal
+        found = self._registers[key]
+        if isinstance(found, TargetRefusedError):
+            raise found
+        return found

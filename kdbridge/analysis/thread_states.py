@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["TERMINATED", "WAITING", "state_name"]
+__all__ = ["NOT_SWITCHED_OUT", "WAITING", "state_name"]
 
-WAITING, TERMINATED = 5, "terminated"
+WAITING = 5
+_UNKNOWN = "state not known"
+NOT_SWITCHED_OUT = frozenset({"initialized", "running", "terminated", _UNKNOWN})
+"""States whose KernelStack does not tell where the thread will go on."""
 
 _STATES = (
     "initialized", "ready", "running", "standby", "terminated", "waiting", "transition", "deferred ready", "gate wait",
@@ -23,7 +26,7 @@ _REASONS = (
 def state_name(state: int | None, reason: int | None) -> str:
     """ "waiting (UserRequest)". "state not known" where there is none; a number where it has no name."""
     if state is None:
-        return "state not known"
+        return _UNKNOWN
     name = _STATES[state] if state < len(_STATES) else f"state {state}"
     if state != WAITING or reason is None:
         return name

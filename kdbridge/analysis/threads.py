@@ -19,7 +19,7 @@ from .names import Names
 from .processes import pointer_size_of, running_threads
 from .scan import Scanner
 from .stack import walk
-from .thread_states import TERMINATED, WAITING, state_name
+from .thread_states import NOT_SWITCHED_OUT, WAITING, state_name
 from .unwind_data import UnwindTables
 
 __all__ = ["current_thread", "thread_facts"]
@@ -97,7 +97,7 @@ async def _stack(source: Source, target: Target, names: Names, thread: ThreadFac
             return None
         return await walk(source, target, names, context, processor=thread.processor, thread=thread.address)
     block = target.kdbg.block if target.kdbg is not None else None
-    if block is None or thread.state == TERMINATED or target.version.machine_type != MachineType.AMD64:
+    if block is None or thread.state in NOT_SWITCHED_OUT or target.version.machine_type != MachineType.AMD64:
         return None
     return await _switched_out(source, target, names, thread.address, block)
 

@@ -9,7 +9,7 @@ from kdbridge.discovery.notes import try_read, try_read_pointer
 from kdbridge.errors import MemoryFault
 from kdbridge.source import Source
 from kdbridge.target import Module
-from protocol.address import format_address
+from protocol.address import PAGE_SIZE, format_address
 from protocol.errors import KdError, LayoutError
 from protocol.unwind.caller import RSP, CallerPlaces, finish_epilog, undo_prolog
 from protocol.unwind.code import LONGEST_EPILOG, read_epilog
@@ -30,6 +30,7 @@ _TOGETHER = 0x80
 _FAR = 0x100000
 """A caller that stands further up the stack than this stands on another one."""
 _MASK = (1 << 64) - 1
+_NO_CODE = "the code below could not be read: it is taken not to stand in its epilog"
 
 
 class CannotUnwindError(KdError):
@@ -100,17 +101,34 @@ class Unwinder:
             if not exact:
                 raise CannotUnwindError(f"{image.name} has no unwind data for {format_address(frame.rip)}", leaf=True)
             return await self.leaf(frame)
-        places = await self._places(image, function, parts, frame, exact=exact)
+        code = await self._code(image, function, frame) if exact and parts[0][1].version == 1 else b""
+        places = await self._places(image, function, parts, frame, exact=exact, code=code or b"")
         if places is None:
-            return await self._assuming(function, parts, frame)
-        return await self._caller(frame, places, Trust.UNWOUND)
+            return await self._assuming(parts, frame)
+        step = await self._caller(frame, places, Trust.UNWOUND)
+        if code is None:
+            step = replace(step, note=f"{step.note}; {_NO_CODE}" if step.note else _NO_CODE)
+        return step
 
     async def leaf(self, frame: Registers) -> Step:
         """The caller of a function that left the stack as it was."""
         return await self._caller(frame, CallerPlaces(frame.rsp), Trust.LEAF)
 
+    async def _code(self, image: Module, function: RuntimeFunction, frame: Registers) -> bytes | None:
+        """From where it stands on, as far as an epilog may go."""
+        size = min(LONGEST_EPILOG, image.base + function.end - frame.rip)
+        code = await try_read(self._source, frame.rip, size)
+        return code or await try_read(self._source, frame.rip, min(size, PAGE_SIZE - frame.rip % PAGE_SIZE))
+
     async def _places(
-        self, image: Module, function: RuntimeFunction, parts: Sequence[Part], frame: Registers, *, exact: bool
+        self,
+        image: Module,
+        function: RuntimeFunction,
+        parts: Sequence[Part],
+        frame: Registers,
+        *,
+        exact: bool,
+        code: bytes,
     ) -> CallerPlaces | None:
         rva = frame.rip - image.base
         if exact:
@@ -120,19 +138,15 @@ class Unwinder:
                     if begin <= rva < begin + size:
                         return finish_epilog([one for _, one in parts], rva - begin, frame.rsp)
             else:
-                places = await self._in_epilog(image, function, parts, frame)
+                places = await self._in_epilog(image, function, parts, frame, code)
                 if places is not None:
                     return places
         insides = [rva - function.begin if row == function and not function.indirect else None for row, _ in parts]
         return undo_prolog([(info, inside) for (_, info), inside in zip(parts, insides, strict=True)], frame.values)
 
     async def _in_epilog(
-        self, image: Module, function: RuntimeFunction, parts: Sequence[Part], frame: Registers
+        self, image: Module, function: RuntimeFunction, parts: Sequence[Part], frame: Registers, code: bytes
     ) -> CallerPlaces | None:
-        size = min(LONGEST_EPILOG, image.base + function.end - frame.rip)
-        code = await try_read(self._source, frame.rip, size)
-        if code is None:
-            return None  # most likely it is in none
         frame_register = parts[0][1].frame_register
         epilog = read_epilog(code, frame.rip, frame_register)
         if epilog is None:
@@ -157,7 +171,7 @@ class Unwinder:
         except (MemoryFault, LayoutError):
             return False
 
-    async def _assuming(self, function: RuntimeFunction, parts: Sequence[Part], frame: Registers) -> Step:
+    async def _assuming(self, parts: Sequence[Part], frame: Registers) -> Step:
         """Without its frame register: as if the function had allocated nothing but what its prolog did."""
         info = next((info for _, info in parts if info.frame_register), parts[0][1])
         name = REGISTERS[info.frame_register]

@@ -17,6 +17,7 @@ from kdbridge.analysis.reading import ReadOnce
 from kdbridge.analysis.stack import walk
 from kdbridge.discovery import discover
 from kdbridge.memory.files import DumpFile
+from kdbridge.plan import small_plan
 from kdbridge.target import Target
 from kdbridge.transports.sim import open_sim
 from protocol.arch import AMD64
@@ -155,6 +156,26 @@ def test_a_live_machine_is_asked_for_little(scenario: str) -> None:
     trio.run(ask, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", ["bugcheck", "nt52"])
+def test_small_dumps_of_ours_hold_all_that_stacks_need(scenario: str, tmp_path: Path) -> None:
+    async def bring_home() -> None:
+        async with kdbridge.open(way.url, transport=way) as opened:
+            snapshot = await opened.snapshot(tmp_path / "snapshot", small_plan)
+        with snapshot:
+            await kdbridge.render(snapshot, snapshot.target, tmp_path / "small.dmp", kind=kdbridge.DumpKind.SMALL)
+        with DumpFile(tmp_path / "small.dmp") as dump:
+            target = await discover(dump)
+            names = Names(target.modules, kernel=target.version.kern_base)
+            for number, processor in enumerate(target.processors):
+                assert processor.context is not None
+                stack = await walk(dump, target, names, processor.context, processor=number)
+                assert _lines(stack) == _told(way.running.kernel, number) and stack.whole
+
+    way = open_sim(f"sim:{scenario}", scenario, {"memory": "32M"})
+    trio.run(bring_home, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
 def _pages(kernel: SimulatedKernel, name: str, section: str) -> list[int]:
     """Addresses of the pages of a section, by the section table in memory."""
     module = next(one for one in kernel.modules if one.name == name)
@@ -231,6 +252,17 @@ async def test_code_that_cannot_be_looked_at_is_said() -> None:
     assert stack.frames[1].note == (
         "the unwind data of mydrv.sys cannot be read; the code before it could not be looked at"
     )
+
+
+async def test_an_epilog_that_cannot_be_looked_for_is_said() -> None:
+    """The driver's code page is gone, its unwind data are not."""
+    kernel = _fresh(stop="breakpoint")
+    for page in _pages(kernel, "mydrv", ".text"):
+        unmap(kernel, page)
+    stack = await _stack(kernel, 0)
+    assert _lines(stack) == _told(kernel, 0) and stack.whole
+    assert stack.frames[1].note == "the code below could not be read: it is taken not to stand in its epilog"
+    assert not any(frame.note for frame in stack.frames[2:])
 
 
 async def test_a_stack_that_ends_in_a_hole() -> None:

@@ -104,10 +104,10 @@ def _run(seeds: range) -> dict[Trust, int]:
 
 
 def test_noise() -> None:
-    seen = _run(range(100))
-    assert seen[Trust.SCANNED] > 100 and seen[Trust.UNWOUND] > 10 and seen[Trust.LEAF] > 10, seen
+    seen = _run(range(60))
+    assert seen[Trust.SCANNED] > 100 and seen[Trust.UNWOUND] > 5 and seen[Trust.LEAF] > 5, seen
 
 
 @pytest.mark.slow
 def test_more_noise() -> None:
-    _run(range(1000, 1500))
+    _run(range(1000, 1300))

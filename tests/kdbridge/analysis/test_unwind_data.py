@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import random
 import struct
+from collections.abc import Callable
 
 import pytest
 
@@ -80,9 +81,12 @@ class _Pieces(FakeSource):
 
     def __init__(self, source: FakeSource, ranges: list[tuple[int, int]]) -> None:
         super().__init__({})
-        get = source.virtual.get
+
+        def piece(start: int, size: int) -> tuple[int, int, Callable[[int, int], bytes]]:
+            return start, size, lambda offset, length: source.virtual.get(start + offset, length)
+
         self.virtual: FakeMemory | BlockMemory = BlockMemory(  # type: ignore[assignment]
-            (start, size, lambda offset, length, start=start: get(start + offset, length)) for start, size in ranges
+            piece(start, size) for start, size in ranges
         )
 
 
@@ -91,7 +95,7 @@ async def test_the_pieces_of_our_small_dumps_are_enough() -> None:
     source, module, rows = _kernel()
     for begin, end in random.Random(4).sample(rows, 10):
         address = _BASE + begin + 4
-        ranges = [(one.address, one.size) for one in await unwind_ranges(source, module, address)]  # type: ignore[arg-type]
+        ranges = [(one.address, one.size) for one in await unwind_ranges(source, module, address)]
         assert len(ranges) > 10 and sum(size for _, size in ranges) < 0x1000
         tables = UnwindTables(_Pieces(source, ranges))
         function = await tables.function(module, address)
