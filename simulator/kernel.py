@@ -23,6 +23,7 @@ from .frames import FrameAllocator, believable_runs
 from .image import MemoryImage
 from .lineup import lay_processors
 from .loader import SimulatedModule, UnloadedModule, lay_module_list, lay_unloaded_modules, load_images
+from .modules import other_drivers
 from .options import BugCheck, KernelOptions, StopKind
 from .paging import GIB, PageTables, PteFlag, read_virtual
 from .patches import ImageFiles, patch_modules
@@ -168,7 +169,9 @@ class _Builder:
     def build(self) -> SimulatedKernel:
         """All parts, in the order in which they need each other."""
         options, profile, space = self.options, self.profile, self.space
-        more = [] if options.call_chains is None else [chains_image(options.call_chains, options.processors)]
+        more = list(other_drivers(profile, options.more_modules))
+        if options.call_chains is not None:
+            more.append(chains_image(options.call_chains, options.processors))
         loaded = load_images(space, profile, more, linked=options.linked_images)
         if self.pfn_array is not None:
             self.pfn_array.map_rest()

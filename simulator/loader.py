@@ -122,10 +122,11 @@ def lay_module_list(space: KernelSpace, loaded: LoadedModules, list_head: int) -
     modules: list[SimulatedModule] = []
     for name, (plan, base) in loaded.plans.items():
         spec = plan.spec
-        entry = space.nonpaged.allocate(KLDR_DATA_TABLE_ENTRY64.size, b"MmLd")
         short = spec.path if spec.path.startswith("multi(") else spec.file_name
-        full_length, full_maximum, full = space.unicode_string(spec.path)
         base_name = short.encode("utf-16-le")
+        # The loader allocates an entry together with the name, which stands behind it.
+        entry = space.nonpaged.allocate(KLDR_DATA_TABLE_ENTRY64.size + len(base_name) + 2, b"MmLd")
+        full_length, full_maximum, full = space.unicode_string(spec.path)
         table, table_size = plan.exception_table
         values = {
             "exception_table": base + table,
@@ -138,14 +139,14 @@ def lay_module_list(space: KernelSpace, loaded: LoadedModules, list_head: int) -
             "full_dll_name": full,
             "base_dll_name_length": len(base_name),
             "base_dll_name_maximum": len(base_name) + 2,
-            "base_dll_name": space.nonpaged.place(base_name + b"\0\0", b"MmLd"),
+            "base_dll_name": entry + KLDR_DATA_TABLE_ENTRY64.size,
             "flags": 0x08804000 if name == "nt" else 0x49104000,
             "load_count": 0x57 if name == "nt" else 1,
             "check_sum": spec.check_sum,
             "size_of_image_not_rounded": plan.size,
             "time_date_stamp": spec.time_date_stamp,
         }
-        space.write(entry, KLDR_DATA_TABLE_ENTRY64.encode(values))
+        space.write(entry, KLDR_DATA_TABLE_ENTRY64.encode(values) + base_name + b"\0\0")
         modules.append(
             SimulatedModule(
                 name=name,

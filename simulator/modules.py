@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 from protocol.address import PAGE_SIZE
 
@@ -19,6 +20,7 @@ __all__ = [
     "READ_FAULT",
     "driver_specs",
     "kernel_spec",
+    "other_drivers",
 ]
 
 BREAK_INSTRUCTION = b"\xcc"
@@ -283,3 +285,20 @@ def driver_specs(profile: KernelProfile, *, small: bool, linked: bool = False) -
             )
         )
     return specs
+
+
+def other_drivers(profile: KernelProfile, count: int) -> Iterator[ImageSpec]:
+    """So many more that do nothing, of Microsoft's."""
+    for number in range(count):
+        time_date_stamp, check_sum = _stamp(f"other {number}", profile.build)
+        yield ImageSpec(
+            name=f"other{number:03}",
+            file_name=f"other{number:03}.sys",
+            path=rf"\SystemRoot\System32\drivers\other{number:03}.sys",
+            functions=(_DRIVER_ENTRY,),
+            entry="DriverEntry",
+            pdb_name=f"other{number:03}.pdb",
+            time_date_stamp=time_date_stamp,
+            check_sum=check_sum,
+            version=VersionText(_MICROSOFT, f"Driver {number}", f"10.0.{profile.build}.1"),
+        )

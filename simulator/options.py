@@ -91,6 +91,8 @@ class KernelOptions:
     """So many modules differ by a byte from their files, in memory that is not written to."""
     mismatched_images: int = 0
     """So many modules' files are those of another build."""
+    more_modules: int = 0
+    """So many drivers beside those that stacks are made of: a real machine has 150 to 250."""
     many_prints: bool = False
     """More was printed than the kernel's buffer holds."""
     call_chains: int | None = None

@@ -62,17 +62,22 @@ class Analyst:
         self, source: Source, target: Target, *, symbols: Sequence[SymbolSource] = (), console: str = ""
     ) -> None:
         self.source = source if isinstance(source, ReadOnce) else ReadOnce(source)
-        self.target = target
         self._symbols = tuple(symbols)
         self._console = console
         self._architecture = architecture_of(target.version.machine_type)
         kernel = target.version.kern_base or (target.kdbg.block["kern_base"] if target.kdbg is not None else 0)
         self._kernel = kernel
-        self._names = Names(target.modules, self._symbols, kernel)
-        self._judge = Judge(self.source, target, self._names)
+        self._judge = Judge(self.source)
         self._shortcomings = Shortcomings(self.source)
         self._why: _Why | None = None
         self._all: Analysis | None = None
+        self.know(target)
+
+    def know(self, target: Target) -> None:
+        """What discovery found, also where a first look was all there was before. Call it before `all`."""
+        self.target = target
+        self._names = Names(target.modules, self._symbols, self._kernel)
+        self._judge.know(target, self._names)
         for finding in target.shortcomings:
             self._shortcomings.add(finding.step, finding.text)
 

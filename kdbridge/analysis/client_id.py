@@ -101,8 +101,8 @@ async def _neighbours(source: Source, thread: int, data: bytes, apc_process: int
         after, before = (int.from_bytes(data[at + n * width : at + (n + 1) * width], "little") for n in (0, 1))
         for link in {after, before}:
             other = link - at
-            # An object begins at a multiple of 16 bytes: that spares reading what most pairs of words lead to.
-            if other <= 0 or other == thread or other in found or other & 0xF or not link >> (8 * width - 1):
+            # Objects lie where the pool puts them, two pointers apart: that spares reading what most words lead to.
+            if other <= 0 or other == thread or other in found or other % (2 * width) or not link >> (8 * width - 1):
                 continue
             head = await try_read(source, other, apc_process + width)
             links = await try_read(source, link, 2 * width)

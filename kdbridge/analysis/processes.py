@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from kdbridge.discovery.notes import try_read, try_read_pointer
 from kdbridge.discovery.processes import ProcessEntry, find_processes
 from kdbridge.source import Source
@@ -62,15 +64,17 @@ def pointer_size_of(target: Target) -> int:
     return 8 if architecture is None else architecture.pointer_size
 
 
-async def running_threads(source: Source, target: Target) -> dict[int, tuple[int, int]]:
-    """By processor: the thread that it runs, and the process whose memory that thread sees."""
+async def running_threads(
+    source: Source, target: Target, only: Collection[int] | None = None
+) -> dict[int, tuple[int, int]]:
+    """By processor (of all, or of `only` these): the thread that it runs, and the process whose memory that sees."""
     block = target.kdbg.block if target.kdbg is not None else None
     if block is None or not block["offset_prcb_current_thread"]:
         return {}
     width = pointer_size_of(target)
     found: dict[int, tuple[int, int]] = {}
     for processor in target.processors:
-        if processor.prcb is None:
+        if processor.prcb is None or (only is not None and processor.number not in only):
             continue
         thread = await try_read_pointer(source, processor.prcb + block["offset_prcb_current_thread"], width)
         if not thread:

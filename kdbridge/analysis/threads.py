@@ -25,6 +25,7 @@ from .unwind_data import UnwindTables
 __all__ = ["current_thread", "thread_facts"]
 
 _MOST_PROCESSES = 16
+_MOST_OTHERS = 7
 _SWITCH_FRAME = 0x80
 """The return address of what switched a thread out lies so near to its KernelStack, on every version."""
 
@@ -56,7 +57,9 @@ async def thread_facts(
 
 async def current_thread(source: Source, target: Target, processor: int) -> ThreadFact | None:
     """The thread that a processor runs; None where its KPRCB does not tell it."""
-    now = await running_threads(source, target)
+    # A few others suffice to prove where an id lies.
+    others = [one.number for one in target.processors if one.number != processor][:_MOST_OTHERS]
+    now = await running_threads(source, target, [processor, *others])
     if processor not in now:
         return None
     thread, process = now[processor]

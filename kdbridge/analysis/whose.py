@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from kdbridge.discovery.modules import read_path
 from kdbridge.source import Source
 from kdbridge.target import Module, Target
 
@@ -45,24 +46,32 @@ class Judgement:
 class Judge:
     """Judges images. Reads the version resource of those it is asked about, and of each once."""
 
-    def __init__(self, source: Source, target: Target, names: Names) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
-        self._target = target
-        self._names = names
+        self._known: tuple[Target, Names] | None = None
         self.facts: dict[int, ImageFact] = {}
         """By base: what was read of the images that were asked about."""
 
+    def know(self, target: Target, names: Names) -> None:
+        """Whose images they are. Call it before `of`, and again when more is known of them."""
+        self._known = target, names
+        self.facts.update({one.base: replace(self.facts[one.base], module=one) for one in target.modules
+                           if one.base in self.facts})  # fmt: skip
+
     async def of(self, module: Module) -> Judgement:
         """By its name, by its version resource, else by where its file lies."""
-        if short_name(module, self._names.kernel).lower() in INFRASTRUCTURE:
+        assert self._known is not None  # noqa: S101
+        target, names = self._known
+        if short_name(module, names.kernel).lower() in INFRASTRUCTURE:
             return Judgement(Whose.INFRASTRUCTURE, "its name is in the list of these", sure=True)
         fact = self.facts.get(module.base)
         if fact is None:
-            found = await image_facts(self._source, self._target, self._names, only=(module,))
+            found = await image_facts(self._source, target, names, only=(module,))
             fact = self.facts[module.base] = found[0] if found else ImageFact(module)
         if fact.microsoft is not None:
             return Judgement(Whose.MICROSOFT if fact.microsoft else Whose.THIRD_PARTY, fact.because, sure=True)
-        path = module.path.lower().replace("/", "\\")
+        told = module.path or await read_path(self._source, target.version, module)
+        path = told.lower().replace("/", "\\")
         if path and "\\" in path and not any(folder in path for folder in _SYSTEM_FOLDERS):
-            return Judgement(Whose.THIRD_PARTY, f"its file lies outside of Windows' folder: {module.path}", sure=False)
+            return Judgement(Whose.THIRD_PARTY, f"its file lies outside of Windows' folder: {told}", sure=False)
         return Judgement(Whose.UNTOLD, fact.because or "nothing says whose", sure=False)

@@ -26,9 +26,13 @@ _EPROCESS_LINKS = 0x600
 """Bytes before the links of an EPROCESS in which its beginning lies."""
 
 
-async def discover(source: Source, report: Callable[[Finding], None] | None = None) -> Target:
+async def discover(
+    source: Source, report: Callable[[Finding], None] | None = None, *, first_look: bool = False
+) -> Target:
     """Find out all about a stopped machine, a Snapshot or a dump.
 
+    With `first_look` as little as tells why it stopped: no registers but those of the processor that did, and no paths
+    of modules. Over a slow line and for a machine with many of both that is a small part of the time.
     What cannot be found is a finding, not an error. Raises TargetLostError and TransportLostError when the target
     goes away meanwhile, and TargetRefusedError when it is of an architecture that this program does not know.
     """
@@ -39,14 +43,14 @@ async def discover(source: Source, report: Callable[[Finding], None] | None = No
     notes.found("version", f"{architecture.name}, build {version.build}, {kind}, kernel at {version.kern_base:#x}")
     kdbg = await find_kdbg(source, version, notes)
     shared = await _shared_data(source, architecture, notes)
-    processors = await find_processors(source, architecture, kdbg, shared, notes)
+    processors = await find_processors(source, architecture, kdbg, shared, notes, stopped_only=first_look)
     root = await _directory_table_base(source, architecture, kdbg, processors, notes)
     runs = await _memory_runs(source, kdbg, notes, architecture.pointer_size)
     code, parameters = await _bug_check(source, kdbg, notes, architecture.pointer_size)
     listed = listed_modules(source, notes)
     modules, unloaded = listed or ((), ())
     # A small dump may have its lists in its memory all the same, where it lost those of its own.
-    modules = modules or await find_modules(source, version, kdbg, notes)
+    modules = modules or await find_modules(source, version, kdbg, notes, paths=not first_look)
     unloaded = unloaded if listed is not None else await find_unloaded_modules(source, kdbg, notes, version)
     if source.physical is None and listed is not None:
         notes.missing("physical memory", "a small dump holds pieces of memory by virtual address, and no pages")

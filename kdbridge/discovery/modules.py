@@ -11,9 +11,11 @@ from protocol.structure import Structure
 
 from .notes import Notes, read_string, try_read, try_read_pointer
 
-__all__ = ["find_modules", "find_unloaded_modules", "listed_modules"]
+__all__ = ["find_modules", "find_unloaded_modules", "listed_modules", "read_path"]
 
 _MOST_MODULES = 4096
+_NAME_BEHIND = 0x40
+"""Bytes behind an entry that are read with it."""
 _STAMPS_IN_LIST = 0x360
 """A KDBG of this size (Windows 8) or longer: TimeDateStamp lies in the list entry; before, in the PE header."""
 
@@ -36,8 +38,10 @@ def listed_modules(source: Source, notes: Notes) -> _Listed | None:
     return listed
 
 
-async def find_modules(source: Source, version: GetVersion64, kdbg: Kdbg | None, notes: Notes) -> tuple[Module, ...]:
-    """The module list as far as it can be walked, in load order."""
+async def find_modules(
+    source: Source, version: GetVersion64, kdbg: Kdbg | None, notes: Notes, *, paths: bool = True
+) -> tuple[Module, ...]:
+    """The module list as far as it can be walked, in load order. Without `paths` only names are read."""
     head = version.ps_loaded_module_list or (kdbg.block["ps_loaded_module_list"] if kdbg else 0)
     if not head:
         notes.missing("modules", "the target names no module list")
@@ -56,12 +60,15 @@ async def find_modules(source: Source, version: GetVersion64, kdbg: Kdbg | None,
             problem = f"more than {_MOST_MODULES} entries"
             break
         seen.add(at)
-        data = await try_read(source, at, layouts.module.size)
+        # The name stands behind its entry, as the loader puts it there: one read for both.
+        data = await try_read(source, at, layouts.module.size + _NAME_BEHIND)
+        if data is None:
+            data = await try_read(source, at, layouts.module.size)
         if data is None:
             problem = f"its entry at {at:#x} cannot be read"
             break
         entry = layouts.module.decode(data, address=at)
-        modules.append(await _module(source, at, entry, stamp_in_header=old))
+        modules.append(await _module(source, at, data, entry, paths=paths, stamp_in_header=old))
         at = entry["flink"]
     if problem:
         notes.missing("modules", f"{len(modules)} of the list, then {problem}: modules behind it are not known")
@@ -70,9 +77,17 @@ async def find_modules(source: Source, version: GetVersion64, kdbg: Kdbg | None,
     return tuple(modules)
 
 
-async def _module(source: Source, at: int, entry: Structure, *, stamp_in_header: bool) -> Module:
-    path = await read_string(source, entry["full_dll_name"], entry["full_dll_name_length"])
-    name = await read_string(source, entry["base_dll_name"], entry["base_dll_name_length"])
+async def _module(
+    source: Source, at: int, data: bytes, entry: Structure, *, paths: bool, stamp_in_header: bool
+) -> Module:
+    """`data` is the entry with what lies behind it."""
+    path = await read_string(source, entry["full_dll_name"], entry["full_dll_name_length"]) if paths else ""
+    start = entry["base_dll_name"] - at
+    text = data[start : start + entry["base_dll_name_length"]] if start > 0 else b""
+    if text and len(text) == entry["base_dll_name_length"]:
+        name: str | None = text.decode("utf-16-le", "replace").split("\0")[0]
+    else:
+        name = await read_string(source, entry["base_dll_name"], entry["base_dll_name_length"])
     stamp = entry["time_date_stamp"]
     if stamp_in_header:
         stamp = await _header_stamp(source, entry["dll_base"])
@@ -86,6 +101,16 @@ async def _module(source: Source, at: int, entry: Structure, *, stamp_in_header:
         check_sum=entry["check_sum"],
         entry_address=at,
     )
+
+
+async def read_path(source: Source, version: GetVersion64, module: Module) -> str:
+    """The path of a module that was listed without paths; empty where it cannot be read."""
+    layout = _layouts(version).module
+    data = await try_read(source, module.entry_address, layout.size) if module.entry_address else None
+    if data is None:
+        return ""
+    entry = layout.decode(data)
+    return await read_string(source, entry["full_dll_name"], entry["full_dll_name_length"]) or ""
 
 
 async def _header_stamp(source: Source, base: int) -> int:

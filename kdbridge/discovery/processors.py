@@ -17,9 +17,18 @@ _STEP = "processors"
 
 
 async def find_processors(
-    source: Source, architecture: Architecture, kdbg: Kdbg | None, shared: SharedData | None, notes: Notes
+    source: Source,
+    architecture: Architecture,
+    kdbg: Kdbg | None,
+    shared: SharedData | None,
+    notes: Notes,
+    *,
+    stopped_only: bool = False,
 ) -> tuple[Processor, ...]:
-    """Every processor with its registers and the place where a dump's readers look for them."""
+    """Every processor with its registers and the place where a dump's readers look for them.
+
+    With `stopped_only` there are no registers but those of the one that stopped, if it is clear which that is.
+    """
     claimed = _claimed_count(source, shared)
     prcbs = await _prcbs(source, architecture, kdbg, claimed)
     if not prcbs:
@@ -29,7 +38,11 @@ async def find_processors(
         prcbs = [None] * claimed
     processors: list[Processor] = []
     silent: list[int] = []
+    alone = await _stopped(source, architecture, len(prcbs)) if stopped_only else None
     for number, prcb in enumerate(prcbs):
+        if alone is not None and number != alone:
+            processors.append(Processor(number, prcb, None, None, None))
+            continue
         try:
             context = await source.context(number)
         except TargetRefusedError:
@@ -48,9 +61,21 @@ async def find_processors(
         notes.missing("registers", "those of processor 0 are the header's, which may be another's: memory has none")
     if silent:
         notes.missing("registers", f"the target gives none of processor {_listed(silent)}")
-    if any(processor.prcb is not None and processor.context_address is None for processor in processors):
+    if any(one.prcb is not None and one.context_address is None for one in processors if alone in (None, one.number)):
         notes.missing("registers", "a KPRCB names no CONTEXT: a debugger that opens the dump will not find registers")
     return tuple(processors)
+
+
+async def _stopped(source: Source, architecture: Architecture, count: int) -> int | None:
+    """Which one stopped, where it stands as the stop says: its number may be garbage."""
+    stop = source.stop
+    if stop is None or not 0 <= stop.processor < count:
+        return None
+    try:
+        context = await source.context(stop.processor)
+    except TargetRefusedError:
+        return None
+    return stop.processor if context[architecture.program_counter] == stop.program_counter else None
 
 
 def _claimed_count(source: Source, shared: SharedData | None) -> int:

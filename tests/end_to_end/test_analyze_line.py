@@ -67,11 +67,14 @@ async def _analysed(options: KernelOptions, folder: Path) -> tuple[Analysis, Ana
     with _watched() as given:
         async with take_over(way) as taken:
             reading = ReadOnce(taken.target, keeper.keep)
-            target = await discover(reading)
+            target = await discover(reading, first_look=True)
             keeper.begin(target, b"")
             analyst = Analyst(reading, target)
             first = await analyst.first()
             seconds = trio.current_time() - began
+            target = await discover(reading)
+            keeper.know(target)
+            analyst.know(target)
             whole = await analyst.all()
             keeper.close()
     return first, whole, seconds, trio.current_time() - began, given
@@ -97,3 +100,14 @@ async def test_the_first_screen_comes_soon_and_nothing_is_read_twice(
     mine, theirs = analysis_document(whole), analysis_document(again)
     differing = {name for name in mine if mine[name] != theirs[name]}
     assert differing <= {"source", "bytes_read"}
+
+
+async def test_a_machine_with_as_many_modules_as_real_ones_have(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    options = KernelOptions(memory_size=4 << 30, gigabyte_page=False, processors=16, more_modules=200)
+    first, whole, soon, seconds, given = await _analysed(options, tmp_path / "kept")
+    assert first.bucket == "D1_mydrv+11c0" and len(whole.images) == 210
+    assert all(image.company == "Microsoft Corporation" for image in whole.images if image.module.name != "mydrv.sys")
+    assert soon < _FIRST and seconds < _ALL
+    assert max(given.seen.values()) == 1

@@ -26,10 +26,10 @@ WINDOWS_10 = as_layout(KernelOptions(memory_size=96 << 20, processors=4), "serve
 
 # Taken before there was a layout: recordings and the transcripts of the docs depend on these machines.
 _DESKTOPS = [
-    (KernelOptions(), "4f59329c36cf1b08b174bf4597b623ab"),
-    (KernelOptions(memory_size=32 << 20, processors=2), "af2fb0a2b801058cddde5b38fad465a8"),
-    (KernelOptions(build=3790, processors=2), "ee2b797e4c8c1555e2249802e92df32a"),
-    (KernelOptions(build=9600, runs=9, memory_size=64 << 20), "ccc3149a813edf5a29fc877da44a149c"),
+    (KernelOptions(), "ddac8b535178f499728032b649ded8ea"),
+    (KernelOptions(memory_size=32 << 20, processors=2), "c52ed5b9eb2a59ffae9af5cff0377cce"),
+    (KernelOptions(build=3790, processors=2), "ea3dfbe6b93ae9c0c6823e75f254f90e"),
+    (KernelOptions(build=9600, runs=9, memory_size=64 << 20), "86c91485e83beae1f1c502a843b4a2fb"),
 ]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from kdbridge.analysis.exports import Exports
 from kdbridge.analysis.reading import ReadOnce
-from protocol.address import PAGE_SIZE
+from protocol.address import PAGE_SIZE, VirtualAddress
 from tests.kdbridge.analysis.made_up import MadeUp, module
 from tests.real_images import RealImage, images, names_of_exports
 
@@ -95,9 +95,9 @@ async def test_an_image_that_nobody_can_read_is_asked_once() -> None:
     class Counting(MadeUp):
         asked = 0
 
-        async def read(self, address: int, size: int) -> bytes:  # type: ignore[override]
+        async def read(self, address: VirtualAddress, size: int) -> bytes:
             Counting.asked += 1
-            return await super().read(address, size)  # type: ignore[arg-type]
+            return await super().read(address, size)
 
     exports, at = Exports(Counting({})), module("x.sys", _BASE)
     assert await exports.nearest(at, 0x1000) is None
@@ -106,6 +106,7 @@ async def test_an_image_that_nobody_can_read_is_asked_once() -> None:
     assert Counting.asked == asked <= 3
 
 
+@pytest.mark.slow
 async def test_of_many_large_images_the_oldest_is_forgotten() -> None:
     """Eight images with as many functions as there can be are kept; the ninth takes the first one's place."""
     count, size = 1 << 16, 0x80000

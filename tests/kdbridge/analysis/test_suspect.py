@@ -38,7 +38,8 @@ def _evidence(
     target = target_of(*_MODULES, bug_check=0xD1) if target is None else target
     source = MadeUp({})
     names = Names(target.modules, (), KERNEL)
-    judge = Judge(source, target, names)
+    judge = Judge(source)
+    judge.know(target, names)
     told = {_NTFS: True, _MYDRV: False, _OTHER: False, _FAR: None} if microsoft is None else microsoft
     judge.facts.update(
         {one.base: ImageFact(one, microsoft=value, because="its version resource") for one, value in told.items()}
