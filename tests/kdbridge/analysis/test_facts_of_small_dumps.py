@@ -69,6 +69,7 @@ async def test_hardware(shared: Path) -> None:
     """The texts stand in the files' secondary data as they are here (strings of the blobs)."""
     with DumpFile(shared / "data/dumps/triage_arm64.dmp") as dump:
         texts = dict((await system_of(dump, await discover(dump))).firmware)
+    raw = (shared / "data/dumps/triage_arm64.dmp").read_bytes()
     assert all(text.encode("ascii") in raw for text in (texts["manufacturer"], texts["product"]))
     assert not [what for what in texts if "serial" in what.lower() or "uuid" in what.lower()]
     with DumpFile(shared / "data/dumps/triage_x64.dmp") as dump:
