@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-net test lint unit slow wheel referee bench torture clean
+.PHONY: help demo demo-net test lint unit slow whole wheel browser referee bench torture clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -29,14 +29,20 @@ lint: $(READY) ## ruff, mypy, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-unit: $(READY) ## pytest without the referee and what is slow (PYTEST_ARGS='-k name' narrows it)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not referee and not slow" $(PYTEST_ARGS)
+unit: $(READY) ## pytest without the referee, the browser and what is slow (PYTEST_ARGS='-k name' narrows it)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not referee and not slow and not browser" $(PYTEST_ARGS)
 
 slow: $(READY) ## what takes long: hundreds of bad lines, killed processes, other readers of dumps, every page of the docs
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not referee" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not referee and not browser" $(PYTEST_ARGS)
+
+whole: $(READY) ## the same with every random machine there is, not only those that a gate has time for
+	KDBRIDGE_WHOLE=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not referee and not browser" $(PYTEST_ARGS)
 
 wheel: $(READY) ## build the wheel, install it into an empty environment, start it there
 	$(BIN)/python .ci/check_wheel.py
+
+browser: $(READY) ## the page of an analysis in headless Chromium, which is installed if need be
+	@.ci/browser $(PYTEST_ARGS)
 
 referee: $(READY) ## Microsoft's debugger engine opens our dumps and attaches to our simulator
 	@.ci/referee $(PYTEST_ARGS)

@@ -40,14 +40,17 @@ class Crash:
 class Crashes:
     """The stacks of a processor that crashes. Each method is one of them, from its outermost call inwards."""
 
-    def __init__(self, situations: Situations, critical_process: int, power: Callable[[], PowerObjects]) -> None:
-        """`critical_process` is an EPROCESS; `power` lays a device that is stuck into memory."""
+    def __init__(
+        self, situations: Situations, driver: str, critical_process: int, power: Callable[[], PowerObjects]
+    ) -> None:
+        """`driver` is guilty. `critical_process` is an EPROCESS; `power` lays a device that is stuck into memory."""
         self._at, self._critical_process, self._power = situations, critical_process, power
+        self._driver = driver
 
     def bad_access(self, status: int) -> Standing:
         """D1: a driver reads memory that was freed, too high up to wait for a page."""
         thread, chain = self._worker()
-        chain.call("mydrv!ReadBuffer")
+        chain.call(f"{self._driver}!ReadBuffer")
         fault, site = self._fault(chain)
         chain.call("nt!KiBugCheckDispatch")
         return self._bug_check(thread, chain, 0xD1, (fault, _DISPATCH_LEVEL, 0, site), status, site, fault)
@@ -55,7 +58,7 @@ class Crashes:
     def bad_argument(self, status: int) -> Standing:
         """0A: the kernel reads what a driver gave it, and that is no memory."""
         thread, chain = self._worker()
-        self._at.calls(chain, "mydrv!TellOwner", "nt!KeSetEvent")
+        self._at.calls(chain, f"{self._driver}!TellOwner", "nt!KeSetEvent")
         fault, site = self._fault(chain)
         chain.call("nt!KiBugCheckDispatch")
         return self._bug_check(thread, chain, 0x0A, (fault, _DISPATCH_LEVEL, 0, site), status, site, fault)
@@ -63,7 +66,7 @@ class Crashes:
     def page_fault(self, status: int) -> Standing:
         """50: a driver reads memory that nobody has, where waiting for a page would be allowed."""
         thread, chain = self._worker()
-        chain.call("mydrv!ReadBuffer")
+        chain.call(f"{self._driver}!ReadBuffer")
         fault, site = self._fault(chain)
         self._at.calls(chain, "nt!MmAccessFault", "nt!MiSystemFault")
         return self._bug_check(thread, chain, 0x50, (fault, 0, site, 2), status, site, fault)
@@ -71,7 +74,7 @@ class Crashes:
     def division(self, status: int) -> Standing:
         """1E: a driver divides by zero, and nobody handles that."""
         thread, chain = self._worker()
-        chain.call("mydrv!AverageDepth")
+        chain.call(f"{self._driver}!AverageDepth")
         site = self._at.images.event_site(chain.current)
         chain.trap("nt!KiDivideErrorFault", flags=_FLAGS_AT_FAULT, volatile={"rcx": 0})
         self._at.calls(chain, "nt!KiExceptionDispatch", "nt!KiDispatchException")
@@ -83,7 +86,8 @@ class Crashes:
         self._at.enter_from_user(thread, chain, "nt!KiSystemCall64")
         self._at.calls(
             chain, "nt!NtDeviceIoControlFile", "nt!IopXxxControlFile", "nt!IopSynchronousServiceTail",
-            "nt!IofCallDriver", "mydrv!DispatchDeviceControl", "mydrv!FlushQueue", "mydrv!ReadBuffer",
+            "nt!IofCallDriver", "labflt!PassDown", "nt!IofCallDriver", f"{self._driver}!DispatchDeviceControl",
+            f"{self._driver}!FlushQueue", f"{self._driver}!ReadBuffer",
         )  # fmt: skip
         fault, site, _, context = self._exception(chain)
         self._at.calls(chain, "nt!KiSystemServiceHandler", "nt!KiBugCheckDispatch")
@@ -92,7 +96,7 @@ class Crashes:
     def in_system_thread(self, status: int) -> Standing:
         """7E: a driver's work item reads memory that nobody has."""
         thread, chain = self._worker()
-        chain.call("mydrv!ReadBuffer")
+        chain.call(f"{self._driver}!ReadBuffer")
         fault, site, record, context = self._exception(chain)
         self._at.calls(chain, "nt!_C_specific_handler", "nt!PspSystemThreadStartup$filt$0")
         return self._bug_check(thread, chain, 0x7E, (_ACCESS_VIOLATION, site, record, context), status, site, fault)
@@ -100,7 +104,7 @@ class Crashes:
     def fast_fail(self, status: int) -> Standing:
         """139: a driver takes an entry out of a list whose links are broken, and sees it."""
         thread, chain = self._worker()
-        chain.call("mydrv!UnlinkEntry")
+        chain.call(f"{self._driver}!UnlinkEntry")
         site = self._at.images.event_site(chain.current)
         chain.trap("nt!KiRaiseSecurityCheckFailure", flags=0x10246, volatile={"rcx": _CORRUPT_LIST_ENTRY})
         frame = chain.stack_pointer
@@ -125,22 +129,22 @@ class Crashes:
         """EF: a driver ends a process without which Windows does not go on."""
         thread, chain = self._worker()
         self._at.calls(
-            chain, "mydrv!StopOwner", "nt!ZwTerminateProcess", "nt!NtTerminateProcess", "nt!PspTerminateProcess",
-            "nt!PspTerminateAllThreads", "nt!PspCatchCriticalBreak",
+            chain, f"{self._driver}!StopOwner", "nt!ZwTerminateProcess", "nt!NtTerminateProcess",
+            "nt!PspTerminateProcess", "nt!PspTerminateAllThreads", "nt!PspCatchCriticalBreak",
         )  # fmt: skip
         return self._bug_check(thread, chain, 0xEF, (self._critical_process, 0, 0, 0), status)
 
     def gives_up(self, code: int, parameters: _Parameters, status: int) -> Standing:
         """A driver calls KeBugCheckEx itself."""
         thread, chain = self._worker()
-        chain.call("mydrv!GiveUp")
+        chain.call(f"{self._driver}!GiveUp")
         return self._bug_check(thread, chain, code, parameters, status)
 
     # ---- parts ---------------------------------------------------------------------------------------------
 
     def _worker(self) -> tuple[SimulatedThread, CallChain]:
         thread, chain = self._at.start("system")
-        self._at.worker(chain)
+        self._at.worker(chain, self._driver)
         return thread, chain
 
     def _fault(self, chain: CallChain, volatile: Mapping[str, int] | None = None) -> tuple[int, int]:
@@ -187,7 +191,7 @@ class Crashes:
             fault_address=fault,
             bug_check=bug_check,
             saved_context=saved,
-            guilty="mydrv",
+            guilty=self._driver,
             crash_site=site,
         )
 

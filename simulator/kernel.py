@@ -133,6 +133,8 @@ class _Builder:
             raise SimulationError(f"{options.processors} processors: between 1 and 256 are possible")
         if not 0 <= options.stopped_processor < options.processors:
             raise SimulationError(f"there is no processor {options.stopped_processor} to stop on")
+        if options.guilty_driver not in ("mydrv", "labflt"):
+            raise SimulationError(f"{options.guilty_driver} is not guilty: mydrv or labflt can be")
         if not 4 <= options.processes <= 1000 or not 0 <= options.waiting_threads <= 100:
             raise SimulationError(
                 f"{options.processes} processes with {options.waiting_threads} threads: too few or many"

@@ -59,8 +59,8 @@ def lay_processors(
         else:
             situations = Situations(images, space.rng, pool, new_thread)
             if number == options.stopped_processor:
-                power = partial(lay_power_objects, space, images, "ACPI", "mydrv", "mydrv!DispatchPower")
-                crashes = Crashes(situations, owner["critical"].address, power)
+                power = partial(lay_power_objects, space, images, ("ACPI", options.guilty_driver, "labflt"))
+                crashes = Crashes(situations, options.guilty_driver, owner["critical"].address, power)
                 standing = _stopped(options, situations, crashes)
             else:
                 standing = situations.frozen(number)

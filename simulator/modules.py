@@ -88,8 +88,8 @@ _KERNEL = (
     Function("PspSystemThreadStartup", ("ExpWorkerThread",), pushes=("rbx", "rsi"), locals=0x38, exported=False),
     Function("ExpWorkerThread", ("IopProcessWorkItem", "KeRemovePriQueue"), pushes=_EIGHT, locals=0x78,
              exported=False),
-    Function("IopProcessWorkItem", ("mydrv!FlushWorkItem",), pushes=("rbx", "rsi", "rdi"), locals=0x50,
-             exported=False),
+    Function("IopProcessWorkItem", ("mydrv!FlushWorkItem", "labflt!FlushWorkItem"),
+             pushes=("rbx", "rsi", "rdi"), locals=0x50, exported=False),
     Function("KeRemovePriQueue", ("KiSwapThread",), pushes=_EIGHT, locals=0x48, exported=False),
     Function("KiSwapThread", ("KiSwapContext",), pushes=_EIGHT, locals=0x98, exported=False),
     Function("KiSwapContext", ("SwapContext",), locals=0x138, exported=False,
@@ -102,7 +102,9 @@ _KERNEL = (
     Function("NtWaitForSingleObject", ("KeWaitForSingleObject",), pushes=("rbx", "rsi", "rdi"), locals=0x60),
     Function("KeWaitForSingleObject", ("KiSwapThread",), pushes=_EIGHT, locals=0x98),
     Function("IopSynchronousServiceTail", ("IofCallDriver",), pushes=_EIGHT, locals=0x78, exported=False),
-    Function("IofCallDriver", ("Ntfs!NtfsFsdRead", "mydrv!DispatchDeviceControl"), locals=0x38),
+    Function("IofCallDriver",
+             ("Ntfs!NtfsFsdRead", "mydrv!DispatchDeviceControl", "labflt!PassDown", "labflt!DispatchDeviceControl"),
+             locals=0x38),
     Function("ExAcquireResourceExclusiveLite", ("KxWaitForSpinLockAndAcquire",), pushes=_EIGHT, locals=0x48),
     Function("ExAcquireResourceSharedLite", pushes=("rbx", "rsi"), locals=0x38),
     Function("ExAllocatePoolWithTag", pushes=_EIGHT, locals=0x58),
@@ -224,11 +226,18 @@ _DRIVERS: tuple[tuple[str, str, str, tuple[Function, ...], int], ...] = (
                  exported=False),
     ), 0x2EC000),
     ("mydrv", "mydrv.sys", r"\??\C:\Lab\x64\mydrv.sys", _MYDRV, 0x9000),
+    ("labflt", "labflt.sys", r"\SystemRoot\System32\drivers\labflt.sys", (
+        *_MYDRV,
+        Function("PassDown", ("nt!IofCallDriver",), pushes=("rbx", "rsi"), locals=0x38, exported=False),
+    ), 0xA000),
 )  # fmt: skip
 
 
 _MICROSOFT = "Microsoft Corporation"
-_VERSIONS = {"mydrv": VersionText("Contoso Laboratories", "Queue driver", "2.4.1.77")}
+_VERSIONS = {
+    "mydrv": VersionText("Contoso Laboratories", "Queue driver", "2.4.1.77"),
+    "labflt": VersionText("Fabrikam", "Measuring filter", "1.0.0.12"),
+}
 """Of those that do not come with Windows."""
 
 

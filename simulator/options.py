@@ -58,6 +58,8 @@ class KernelOptions:
     """A 1 GiB page maps RAM; None: on machines with 4 GiB and more."""
     stop: StopKind = "bugcheck-final"
     bug_check: BugCheck = BugCheck(0xD1)
+    guilty_driver: str = "mydrv"
+    """Which of the two drivers that are not Microsoft's makes it crash: mydrv, or labflt."""
     stopped_processor: int = 0
     debugger_attached: bool = False
     """A debugger has answered before (bit 1 of KdDebuggerEnabled)."""

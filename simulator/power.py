@@ -5,6 +5,7 @@ Layouts of x64 as wdm.h has them: DEVICE_OBJECT, DRIVER_OBJECT, IRP, IO_STACK_LO
 
 from __future__ import annotations
 
+import itertools
 import struct
 from dataclasses import dataclass
 
@@ -29,23 +30,26 @@ class PowerObjects:
     irp: int
 
 
-def lay_power_objects(space: KernelSpace, images: LoadedImages, bus: str, driver: str, routine: str) -> PowerObjects:
-    """A device of `bus` with one of `driver` on top, whose `routine` for power IRPs has the IRP."""
-    below = _device(space, _driver(space, images, bus, ""))
-    above = _device(space, _driver(space, images, driver, routine))
-    space.write_qwords(below + 0x18, above)  # AttachedDevice
+def lay_power_objects(space: KernelSpace, images: LoadedImages, drivers: tuple[str, str, str]) -> PowerObjects:
+    """A stack of three devices, the bus's at the bottom; the driver in the middle has the IRP."""
+    routines = ("", f"{drivers[1]}!DispatchPower", f"{drivers[2]}!DispatchPower")
+    devices = [
+        _device(space, _driver(space, images, driver, routine))
+        for driver, routine in zip(drivers, routines, strict=True)
+    ]
+    for below, above in itertools.pairwise(devices):
+        space.write_qwords(below + 0x18, above)  # AttachedDevice
     irp = space.nonpaged.allocate(_IRP_SIZE + 3 * _LOCATION_SIZE, b"Irp ", 16)
-    # Of three locations the middle one is current: the bus's comes after it, and its sender's came before.
-    location = irp + _IRP_SIZE + _LOCATION_SIZE
+    locations = irp + _IRP_SIZE
     space.write(irp, struct.pack("<HH", _IRP, _IRP_SIZE + 3 * _LOCATION_SIZE))
     space.write(irp + 0x42, bytes([3, 2]))  # StackCount, CurrentLocation
-    space.write_qwords(irp + 0xB8, location)
-    for at, device in ((location - _LOCATION_SIZE, below), (location, above), (location + _LOCATION_SIZE, 0)):
-        space.write(at, bytes([_POWER, _SET_POWER]))
-        space.write_qwords(at + 0x28, device)
+    space.write_qwords(irp + 0xB8, locations + _LOCATION_SIZE)
+    for number, device in enumerate(devices):
+        space.write(locations + number * _LOCATION_SIZE, bytes([_POWER, _SET_POWER]))
+        space.write_qwords(locations + number * _LOCATION_SIZE + 0x28, device)
     triage = space.nonpaged.allocate(0x20, b"PoTr", 16)
     space.write(triage, struct.pack("<HH", 0x8000, 1))
-    return PowerObjects(below, triage, irp)
+    return PowerObjects(devices[0], triage, irp)
 
 
 def _device(space: KernelSpace, driver: int) -> int:

@@ -30,6 +30,7 @@ _NO_EVENT, _SINGLE_STEP = 0xFFFF0FF0, 0x4000  # DR6
 
 _NEVER_CALLED = (
     "mydrv!GiveUp", "mydrv!AverageDepth", "mydrv!UnlinkEntry", "mydrv!TellOwner", "mydrv!StopOwner",
+    "labflt!FlushWorkItem", "labflt!PassDown", "labflt!DispatchDeviceControl",
     "KeBugCheckEx", "KiBugCheckDispatch", "KiExceptionDispatch", "DbgBreakPointWithStatus",
 )  # fmt: skip
 """The way into a crash or a break: the made code has no branch around it, so a call to one of these is not made."""

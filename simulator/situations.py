@@ -145,16 +145,16 @@ class Situations:
         for symbol in symbols:
             chain.call(symbol)
 
-    def worker(self, chain: CallChain) -> None:
-        """A system thread that carries out a work item of mydrv."""
+    def worker(self, chain: CallChain, driver: str = "mydrv") -> None:
+        """A system thread that carries out a work item of a driver."""
         self.calls(
             chain,
             "nt!KiStartSystemThread",
             "nt!PspSystemThreadStartup",
             "nt!ExpWorkerThread",
             "nt!IopProcessWorkItem",
-            "mydrv!FlushWorkItem",
-            "mydrv!FlushQueue",
+            f"{driver}!FlushWorkItem",
+            f"{driver}!FlushQueue",
         )
 
     def enter_from_user(self, thread: SimulatedThread, chain: CallChain, handler: str) -> None:

@@ -16,6 +16,7 @@ from protocol.pe.exports import EXPORT_DIRECTORY_SIZE, LONGEST_EXPORT, parse_exp
 from protocol.pe.headers import DirectoryIndex, PeHeaders
 
 from .image_memory import read_headers, read_image
+from .unwind_data import UnwindTables
 
 __all__ = ["Exports"]
 
@@ -52,11 +53,13 @@ class Exports:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._tables: dict[int, _Table] = {}
+        self._functions = UnwindTables(source)
 
     async def nearest(self, module: Module, offset: int) -> tuple[str, int] | None:
-        """The exported function (or variable) that begins at or before `offset`, in the same section of the image.
+        """The exported function (or variable) that `offset` lies in, as far as the image tells where functions end.
 
-        One without a name is called by its number: "Ordinal12".
+        The nearest before it in the same section; by x64's unwind data not if another function has begun since, whose
+        name nobody exports. One without a name is called by its number: "Ordinal12".
         """
         table = self._tables.get(module.base)
         if table is None:
@@ -73,8 +76,21 @@ class Exports:
         while at and table.starts[at - 1] == start:
             at -= 1
             index = table.indexes[at]
+        if await self._in_another(module, offset, start):
+            return None
         name = await self._name(module, table, index)
         return None if name is None else (name, start)
+
+    async def _in_another(self, module: Module, offset: int, start: int) -> bool:
+        """Whether unwind data say that another function than that at `start` has this offset."""
+        try:
+            row = await self._functions.function(module, module.base + offset)
+            if row is None:
+                return False
+            parts = await self._functions.parts(module, row)
+        except (MemoryFault, LayoutError):
+            return False
+        return start < (parts[-1][0].begin if parts else row.begin)
 
     def _keep(self, base: int, table: _Table) -> None:
         kept = len(table.starts) + sum(len(one.starts) for one in self._tables.values())

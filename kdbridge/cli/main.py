@@ -14,6 +14,7 @@ import click
 from kdbridge.transports import masked_keys
 from protocol.errors import KdError
 
+from .analyze import analyze_command
 from .control import break_command, continue_command, crash_command, reboot_command
 from .convert import convert_command
 from .decode import decode_command
@@ -22,12 +23,17 @@ from .dump import dump_command
 from .info import info_command
 from .keygen import keygen_command
 from .memory import memory_command
+from .modules import modules_command
 from .ports import ports_command
+from .print_buffer import print_buffer_command
+from .processes import processes_command
 from .registers import registers_command
 from .resume import resume_command
 from .run import Interrupted, say
 from .simulate import simulate_command
+from .stack import stack_command
 from .tap import tap_command
+from .triage_name import triage_name_command
 from .verify import verify_command
 
 __all__ = ["commands", "main"]
@@ -75,6 +81,12 @@ for command in (
     dump_command,
     resume_command,
     info_command,
+    analyze_command,
+    triage_name_command,
+    modules_command,
+    processes_command,
+    stack_command,
+    print_buffer_command,
     doctor_command,
     registers_command,
     memory_command,

@@ -1,19 +1,18 @@
-"""How values are written for people: sizes, durations, times, registers, hex dumps. As WinDbg writes them."""
+"""What is said of a target in the terminal, and how words are quoted there. Plain values: `kdbridge.words`."""
 
 from __future__ import annotations
 
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
 
 from kdbridge.target import Target
+from kdbridge.words import duration, file_time, harmless, hex_lines, register_lines, size
 from protocol.address import format_address
-from protocol.arch import Architecture, architecture_of
+from protocol.arch import architecture_of
 from protocol.bugcheck import describe
 from protocol.layouts.version import SystemType
-from protocol.structure import Structure, StructureLayout
 
 __all__ = [
     "duration",
@@ -29,7 +28,6 @@ __all__ = [
     "why_lines",
 ]
 
-_EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
 _SUFFIX = {1: "workstation", 2: "domain controller", 3: "server"}
 _STATUS = {
     1: "a break-in", 2: "the SysRq key", 3: "a bug check, before its blue screen", 4: "a bug check, at its end",
@@ -37,48 +35,10 @@ _STATUS = {
 }  # fmt: skip
 
 
-def harmless(text: str, kept: str = "") -> str:
-    """The text without what a terminal would obey: control characters and the like, but those `kept`, become dots."""
-    return "".join(c if c.isprintable() or c in kept else "." for c in text)
-
-
 def quoted(*words: object) -> str:
     """Words as a person can paste them into a shell."""
     texts = [str(word) for word in words]
     return subprocess.list2cmdline(texts) if sys.platform == "win32" else shlex.join(texts)
-
-
-def size(count: int | None) -> str:
-    """Bytes, as people say them."""
-    if count is None:
-        return "?"
-    value, unit = float(count), "bytes"
-    for name in ("KiB", "MiB", "GiB", "TiB"):
-        if value < 1024:
-            break
-        value, unit = value / 1024, name
-    return f"{count} bytes" if unit == "bytes" else f"{value:.1f} {unit}"
-
-
-def duration(seconds: float | None) -> str:
-    """A time span in its two largest units."""
-    if seconds is None or seconds > 10 * 365 * 86400:
-        return "a very long time"
-    whole = round(seconds)
-    days, rest = divmod(whole, 86400)
-    hours, rest = divmod(rest, 3600)
-    minutes, rest = divmod(rest, 60)
-    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
-    first = next((at for at, (value, _) in enumerate(parts) if value), 3)
-    return " ".join(f"{value} {unit}" for value, unit in parts[first : first + 2] if value or first == 3)
-
-
-def file_time(value: int) -> str:
-    """A FILETIME in UTC."""
-    try:
-        return (_EPOCH + timedelta(microseconds=value // 10)).strftime("%Y-%m-%d %H:%M:%S UTC")
-    except OverflowError:
-        return f"{value:#x} (no time)"
 
 
 def who_line(target: Target) -> str:
@@ -158,29 +118,3 @@ def target_lines(target: Target) -> Iterator[str]:
         yield "what could not be found"
         for finding in target.shortcomings:
             yield f"  {finding.step}: {finding.text}"
-
-
-def register_lines(context: Structure, special: Structure | None, architecture: Architecture) -> Iterator[str]:
-    """Registers in WinDbg's order."""
-    shown = architecture.display_names
-
-    def line(layout: StructureLayout, values: Structure, row: tuple[str, ...]) -> str:
-        return " ".join(f"{shown.get(name, name):>3}={values[name]:0{2 * layout.size_of(name)}x}" for name in row)
-
-    for row in architecture.display:
-        yield line(architecture.context, context, row)
-    if special is not None:
-        for row in architecture.display_special:
-            yield line(architecture.special_registers, special, row)
-
-
-def hex_lines(address: int, data: bytes | bytearray, readable: Sequence[int]) -> Iterator[str]:
-    """A hex dump as WinDbg's `db`; what cannot be read (0 in `readable`) is ??."""
-    for at in range(0, len(data), 16):
-        row = data[at : at + 16]
-        marks = readable[at : at + 16]
-        cells = [f"{byte:02x}" if good else "??" for byte, good in zip(row, marks, strict=True)]
-        cells += ["  "] * (16 - len(cells))
-        pairs = zip(row, marks, strict=True)
-        text = "".join(chr(byte) if good and 32 <= byte < 127 else "." if good else "?" for byte, good in pairs)
-        yield f"{format_address(address + at)}  {' '.join(cells[:8])}-{' '.join(cells[8:])}  {text}"

@@ -29,6 +29,10 @@ _NOT_QUOTED = {
     "… has no place in target.json": "a mistake in this program",
     "the last level is always a leaf": "a mistake in this program",
     "…: …": "said in parts, and the parts are quoted",
+    **dict.fromkeys(
+        ("image", "UNWIND_INFO", "exception directory", "IMAGE_DOS_HEADER", "IMAGE_NT_HEADERS64", "resource directory"),
+        "the name of a structure, of a LayoutError that a part of the analysis tells as a shortcoming",
+    ),
     "…: … (…)": "said in parts",
     "…: ……": "said in parts",
     "…: … is …; …": "said in parts",

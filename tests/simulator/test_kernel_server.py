@@ -26,10 +26,10 @@ WINDOWS_10 = as_layout(KernelOptions(memory_size=96 << 20, processors=4), "serve
 
 # Taken before there was a layout: recordings and the transcripts of the docs depend on these machines.
 _DESKTOPS = [
-    (KernelOptions(), "ddac8b535178f499728032b649ded8ea"),
-    (KernelOptions(memory_size=32 << 20, processors=2), "c52ed5b9eb2a59ffae9af5cff0377cce"),
-    (KernelOptions(build=3790, processors=2), "ea3dfbe6b93ae9c0c6823e75f254f90e"),
-    (KernelOptions(build=9600, runs=9, memory_size=64 << 20), "86c91485e83beae1f1c502a843b4a2fb"),
+    (KernelOptions(), "a48427676912396675f0ba40d5dc66ea"),
+    (KernelOptions(memory_size=32 << 20, processors=2), "cf3254fa692ef765ab7f9a5edfc1efee"),
+    (KernelOptions(build=3790, processors=2), "a41f6d60e26aafc06532ac75e62f5a57"),
+    (KernelOptions(build=9600, runs=9, memory_size=64 << 20), "e194a4e6784d8736c80e9a0670a1dc0a"),
 ]
 
 

@@ -1,9 +1,11 @@
-"""The table of nine bug checks in docs/analysis.md, as `analyze` makes it. python -m tests.kdbridge.analysis.nine"""
+"""The table of nine bug checks in docs/analysis.md, as `analyze` makes it.
+
+python -m tests.kdbridge.analysis.nine writes it there anew.
+"""
 
 from __future__ import annotations
 
 import re
-import sys
 
 from tests.house.tree import ROOT
 
@@ -38,5 +40,11 @@ def told() -> list[str]:
     return [line for line in part.splitlines() if "`sim:bugcheck-" in line]
 
 
+def _write() -> None:
+    page = ROOT / "docs/analysis.md"
+    text = page.read_text(encoding="utf-8")
+    page.write_text(text.replace("\n".join(told()), "\n".join(map(row, NINE))), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    sys.stdout.write("".join(f"{row(code)}\n" for code in NINE))
+    _write()

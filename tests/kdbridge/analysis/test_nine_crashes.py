@@ -125,8 +125,9 @@ async def test_the_process_that_died_is_named() -> None:
 async def test_on_other_machines(code: int) -> None:
     for seed in (2, 3):
         for build in (7601, 9600, 22621):
-            kernel = _machine(code, seed=seed, build=build)
-            found = await _first(kernel)
-            assert found.suspect is not None and found.suspect.module == kernel.guilty, (seed, build)
-            if kernel.crash_site:
-                assert found.crash is not None and found.crash.context["rip"] == kernel.crash_site, (seed, build)
+            for driver in ("mydrv", "labflt"):
+                kernel = _machine(code, seed=seed, build=build, guilty_driver=driver)
+                found = await _first(kernel)
+                assert found.suspect is not None and found.suspect.module == driver == kernel.guilty, (seed, build)
+                if kernel.crash_site:
+                    assert found.crash is not None and found.crash.context["rip"] == kernel.crash_site, (seed, build)

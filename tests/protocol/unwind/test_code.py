@@ -36,7 +36,7 @@ def _is_call(engine: capstone.Cs, code: bytes) -> bool:
 def test_calls_are_those_that_capstone_reads() -> None:
     engine, rng = _disassembler(), random.Random(1)
     agreed = {True: 0, False: 0}
-    for _ in range(20_000):
+    for _ in range(5_000):
         code = bytearray(rng.randbytes(LONGEST_CALL))
         if rng.random() < 0.8:  # most random bytes hold no call
             size = rng.randrange(2, LONGEST_CALL + 1)
@@ -46,7 +46,7 @@ def test_calls_are_those_that_capstone_reads() -> None:
         expected = _is_call(engine, bytes(code))
         assert is_behind_call(bytes(code)) == expected, code.hex()
         agreed[expected] += 1
-    assert min(agreed.values()) > 2000
+    assert min(agreed.values()) > 500
 
 
 def test_a_direct_call_s_target() -> None:

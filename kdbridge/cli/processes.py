@@ -1,0 +1,64 @@
+"""kdbridge processes: what ran."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import click
+
+from kdbridge.analysis.exports import Exports
+from kdbridge.analysis.model import ProcessFact
+from kdbridge.analysis.names import Names
+from kdbridge.analysis.processes import process_facts
+from kdbridge.analysis.report_json import missing_documents, part_document, process_documents
+from kdbridge.analysis.report_text import missing_lines, process_lines
+from kdbridge.analysis.shortcomings import Shortcomings
+from kdbridge.analysis.threads import thread_facts
+
+from .analysing import Keeper, Opened, opened_for_analysis
+from .output import json_option, print_json, tell
+from .run import record_option, run, wait_option
+
+__all__ = ["processes_command"]
+
+
+@click.command("processes", short_help="Processes, and their threads if asked for.")
+@click.argument("source", metavar="TARGET|DUMP|SNAPSHOT")
+@click.option("--threads", is_flag=True, help="With the threads of each, and where they stand.")
+@wait_option
+@record_option
+@json_option
+def processes_command(source: str, threads: bool, wait: float, as_json: bool) -> int:
+    """Processes: id, parent, name, page tables, and which processor was running a thread of it.
+
+    A target is only read from. Exit code 1: something could not be determined, and is named.
+    """
+    keeper = Keeper(None)
+
+    async def main() -> int:
+        async with opened_for_analysis(source, wait, keeper) as opened:
+            short = Shortcomings(opened.reading)
+            with keeper.watched("reading processes"):
+                found = await short.part("processes", process_facts(opened.reading, opened.target))
+                processes, missing = found if found is not None else ((), ())
+                short.extend(missing)
+                if threads:
+                    processes = tuple([await _with_threads(one, opened, short) for one in processes])
+                    if processes and not any(one.threads for one in processes):
+                        short.add("threads", "no list of threads was found in any process that is there")
+        if as_json:
+            facts, lacks = process_documents(processes), missing_documents(short.found)
+            print_json(part_document(opened.name, processes=facts, missing=lacks))
+        else:
+            for line in (*process_lines(processes), *missing_lines(short.found)):
+                tell(line)
+        return 1 if short.found else 0
+
+    return run(main)
+
+
+async def _with_threads(process: ProcessFact, opened: Opened, short: Shortcomings) -> ProcessFact:
+    names = Names(opened.target.modules, (Exports(opened.reading),), opened.kernel)
+    work = thread_facts(opened.reading, opened.target, process, names, stacks=True)
+    threads = await short.part(f"threads of process {process.process_id}", work)
+    return process if threads is None else replace(process, threads=threads)
