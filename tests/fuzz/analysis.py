@@ -277,5 +277,5 @@ ANALYSIS = (
     Attacked("analysis-pdb", 20, _SymbolFiles),
     Attacked("analysis-stack", 5, _Stacks, refuses=False),
     Attacked("analysis", 1, _Analyses, refuses=False),
-    Attacked("analysis-dump", 1, _Dumps),
+    Attacked("analysis-dump", 4, _Dumps),
 )

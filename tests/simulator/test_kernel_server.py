@@ -286,7 +286,7 @@ def test_a_scenario_runs_on_a_server() -> None:
         (KernelOptions(user_roots_in_registers=True), "without KVA shadow there are no user roots"),
         (KernelOptions(processes=3), "3 processes"),
         (KernelOptions(waiting_threads=101), "101 threads"),
-        (KernelOptions(patched_modules=99), "there are 10 modules, not 99"),
+        (KernelOptions(patched_modules=99), "there are 11 modules, not 99"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: KernelOptions, reason: str) -> None:

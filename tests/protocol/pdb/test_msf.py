@@ -6,12 +6,11 @@ import random
 import struct
 
 import pytest
-from volatility3.framework import contexts
-from volatility3.framework.symbols.windows.pdbconv import PdbReader
 
 from protocol.errors import PdbFormatError
 from protocol.pdb.msf import SUPERBLOCK, Msf
 from tests.protocol.pdb import built, witness
+from tests.protocol.pdb.volatility import reader_of
 
 SIZES = (0, 1, 4095, 4096, 4097, 40_000)
 
@@ -43,12 +42,12 @@ def test_streams_come_out_as_they_were_laid_in(block_size: int) -> None:
 
 def test_volatility_reads_the_same_streams() -> None:
     """Of a file that LLVM's linker wrote."""
-    name, context = PdbReader.load_pdb_layer(contexts.Context(), witness.PDB.resolve().as_uri())
-    for number, data in enumerate(built.streams_of(witness.PDB.read_bytes())):
-        layer = context.layers.get(f"{name}_stream{number}", None)
-        if number and data:
-            assert layer is not None
-            assert layer.read(0, len(data)) == data
+    with reader_of(witness.PDB) as reader:
+        for number, data in enumerate(built.streams_of(witness.PDB.read_bytes())):
+            layer = reader.context.layers.get(f"{reader.pdb_layer_name}_stream{number}", None)
+            if number and data:
+                assert layer is not None
+                assert layer.read(0, len(data)) == data
 
 
 def test_a_directory_may_need_several_blocks_of_its_list() -> None:

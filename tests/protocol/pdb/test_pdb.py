@@ -12,12 +12,11 @@ import pefile
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from volatility3.framework import contexts
-from volatility3.framework.symbols.windows.pdbconv import PdbReader
 
 from protocol.errors import PdbFormatError
 from protocol.pdb import Pdb, PdbIdentity
 from tests.protocol.pdb import built, witness
+from tests.protocol.pdb.volatility import reader_of
 from tests.referee import Kdexec, parse
 
 RIVERS = witness.PDB.read_bytes()
@@ -59,8 +58,8 @@ def test_structures_are_as_llvm_says() -> None:
 
 
 def test_volatility_finds_the_same_public_symbols() -> None:
-    other = PdbReader(contexts.Context(), witness.PDB.resolve().as_uri())
-    other.read_symbol_stream()
+    with reader_of(witness.PDB) as other:
+        other.read_symbol_stream()
     publics = witness.kinds()["S_PUB32"]
     # It strips a leading underscore from names of 64-bit images too, and takes references (S_LPROCREF) for places.
     theirs = {one.get("linkage_name", name): one["address"] for name, one in other.symbols.items()}

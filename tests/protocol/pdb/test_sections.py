@@ -8,11 +8,10 @@ import struct
 from pathlib import Path
 
 import pytest
-from volatility3.framework import contexts
-from volatility3.framework.symbols.windows.pdbconv import PdbReader
 
 from protocol.errors import PdbFormatError
 from tests.protocol.pdb import built, witness
+from tests.protocol.pdb.volatility import reader_of
 from tests.referee import Kdexec, parse
 
 LINKED = built.section_header(".text", 0x1000, 0x3000) + built.section_header(".data", 0x4000, 0x1000)
@@ -37,8 +36,8 @@ def test_what_was_moved_is_found_where_it_is_now(tmp_path: Path) -> None:
     assert found == {"a": 0x5000, "b": 0x57FF, "c": 0x1004, "d": 0x6800, "e": 0xA010}, "and what was cut out is not"
     path = tmp_path / "moved.pdb"
     path.write_bytes(_file(OMAP))
-    other = PdbReader(contexts.Context(), path.as_uri())
-    other.read_symbol_stream()
+    with reader_of(path) as other:
+        other.read_symbol_stream()
     assert {name: one["address"] for name, one in other.symbols.items() if one["address"]} == found
     # Borders are those of the sections that the image has now.
     assert pdb.nearest(0xA00F) is None
