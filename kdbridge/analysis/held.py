@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from kdbridge.memory.files import DumpFile
 from kdbridge.snapshot import Snapshot
 from kdbridge.source import Source
@@ -14,12 +16,15 @@ from .reading import ReadOnce
 
 __all__ = ["held_of"]
 
+_MOST_RUNS = 1 << 16
+
 
 def held_of(source: Source, target: Target) -> Held | None:
     """Of a Snapshot or a dump with pages; None of small dumps and of live targets, which hold none.
 
     A complete dump marks what could not be read by the content of a page. To look at every page of it for that takes
-    minutes, so here it holds all that it has a place for: `verify` looks.
+    minutes, so here it holds all that it has a place for: `verify` looks. Of a file that holds pages in more than
+    65,536 runs there is no map: memory that grows with a file is not to be had here.
     """
     if isinstance(source, ReadOnce):
         source = source.source
@@ -28,6 +33,9 @@ def held_of(source: Source, target: Target) -> Held | None:
     if isinstance(source, Snapshot):
         return _held(target.runs, source.held, source.unreadable, source.inferred)
     if not isinstance(source, DumpFile) or source.small is not None:
+        return None
+    # As many runs as this take 10 MiB; a map has 2,000 cells.
+    if sum(1 for _ in itertools.islice(source.layout.pages.runs(), _MOST_RUNS + 1)) > _MOST_RUNS:
         return None
     stored = source.stored
     held = stored if source.layout.kind is DumpType.FULL else source.held
