@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from kdbridge.file_facts import told_by_file
 from kdbridge.source import Source
 from kdbridge.target import Target
 from protocol.address import format_address
@@ -121,7 +122,8 @@ class _Search:
 
     def _in_header(self) -> tuple[str, bool, Registers] | None:
         """Windows puts the registers of the exception there; other writers repeat those of the break."""
-        context: Structure | None = getattr(self.source, "header_context", None)
+        told = told_by_file(self.source)
+        context = None if told is None else told.context
         if context is None or not self.target.bug_check_code:
             return None
         name = self.architecture.program_counter

@@ -39,7 +39,7 @@ def held_of(source: Source, target: Target) -> Held | None:
         return None
     stored = source.stored
     held = stored if source.layout.kind is DumpType.FULL else source.held
-    return _held(target.runs or source.header_runs, held, stored - held, source.inferred)
+    return _held(target.runs or source.file_facts.runs, held, stored - held, source.inferred)
 
 
 def _held(memory: PageRuns | None, held: PageRuns, unreadable: PageRuns, inferred: PageRuns) -> Held:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from kdbridge.errors import MemoryFault, TargetRefusedError
+from kdbridge.file_facts import FileFacts, told_by_file
 from kdbridge.source import PhysicalMemory, Source, StopEvent, VirtualMemory
 from protocol.address import PAGE_SIZE, VirtualAddress
 from protocol.layouts.version import GetVersion64
@@ -94,11 +94,10 @@ class ReadOnce:
         self._virtual = _Once(source.virtual, keep, whole_pages=not hasattr(type(source), "held"))
         self._registers: dict[tuple[str, int], Structure | TargetRefusedError] = {}
 
-    def __getattr__(self, name: str) -> Any:
-        """What only files have, and discovery asks for (their lists, what headers say): the source's, if any."""
-        if name != "listed" and not name.startswith("header_"):
-            raise AttributeError(name)
-        return getattr(self.source, name)
+    @property
+    def file_facts(self) -> FileFacts | None:
+        """What the file behind it tells, if there is one."""
+        return told_by_file(self.source)
 
     @property
     def name(self) -> str:

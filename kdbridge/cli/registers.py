@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from kdbridge.errors import TargetRefusedError, UsageError
+from kdbridge.file_facts import told_by_file
 from protocol.arch import architecture_of
 
 from .output import json_option, print_json, tell
@@ -29,7 +30,8 @@ def registers_command(source: str, processor: int | None, all_processors: bool, 
     async def main() -> int:
         async with open_source(source, wait) as opened:
             target = await known(opened)
-            repeated: object = getattr(opened, "header_context", None)
+            told = told_by_file(opened)
+            repeated = None if told is None else told.context
         architecture = architecture_of(target.version.machine_type)
         if architecture is None:
             raise TargetRefusedError("this architecture's registers are not known here", api="", status=0)

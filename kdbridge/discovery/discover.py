@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from kdbridge.file_facts import told_by_file
 from kdbridge.source import Source, require_architecture
 from kdbridge.target import Finding, Kdbg, Processor, SharedData, Target
 from protocol.address import PAGE_SIZE, PageRuns
@@ -105,10 +106,10 @@ async def look_again(source: Source, before: Target) -> LookedAgain:
 
 async def _shared_data(source: Source, architecture: Architecture, notes: Notes) -> SharedData | None:
     data = await try_read(source, architecture.fixed_shared_data, _SHARED_DATA)
-    header: SharedData | None = getattr(source, "header_shared_data", None)
-    if data is None and header is not None:
+    told = told_by_file(source)
+    if data is None and told is not None and told.shared_data is not None:
         notes.found("shared data", "times and product type, by the file's header")
-        return header
+        return told.shared_data
     if data is None:
         notes.missing("shared data", "KUSER_SHARED_DATA cannot be read: no times, no product type")
         return None
@@ -157,21 +158,21 @@ async def _directory_table_base(
             if value & mask:
                 notes.found(step, f"{value:#x}, {register} of processor {processor.number}")
                 return value
-    told: int = getattr(source, "header_directory_table_base", 0)
-    if told & mask:
-        notes.found(step, f"{told:#x}, by the file's header")
-        return told
+    told = told_by_file(source)
+    if told is not None and told.directory_table_base & mask:
+        notes.found(step, f"{told.directory_table_base:#x}, by the file's header")
+        return told.directory_table_base
     notes.missing(step, "no processor told its own: page tables cannot be walked, no kernel dump is possible")
     return None
 
 
 async def _memory_runs(source: Source, kdbg: Kdbg | None, notes: Notes, width: int) -> PageRuns | None:
     step = "physical memory runs"
-    told: PageRuns | None = getattr(source, "header_runs", None)
+    told = told_by_file(source)
     found, problem = await _descriptor(source, kdbg, width)
-    if found is None and told is not None:
-        notes.found(step, f"{_amount(told)}, by the file's header")
-        return told
+    if found is None and told is not None and told.runs is not None:
+        notes.found(step, f"{_amount(told.runs)}, by the file's header")
+        return told.runs
     if found is None:
         notes.missing(step, problem)
         return None
@@ -205,11 +206,11 @@ async def _bug_check(
 ) -> tuple[int | None, tuple[int, int, int, int]]:
     """Code and parameters: five words of the kernel's; where a file has them not, or none of them, its header's."""
     data = await try_read(source, kdbg.block["ki_bugcheck_data"], 5 * width) if kdbg is not None else None
-    told: tuple[int, int, int, int, int] | None = getattr(source, "header_bug_check", None)
+    told = told_by_file(source)
     words = None if data is None else struct.unpack("<5Q" if width == 8 else "<5I", data)
-    if told is not None and (words is None or (told[0] and not words[0])):
-        notes.found("bug check", f"{told[0]:#x}, by the file's header")
-        return told[0], told[1:]
+    if told is not None and (words is None or (told.bug_check[0] and not words[0])):
+        notes.found("bug check", f"{told.bug_check[0]:#x}, by the file's header")
+        return told.bug_check[0], told.bug_check[1:]
     if words is None:
         notes.missing("bug check", "KiBugCheckData cannot be read: whether there was one is not known")
         return None, (0, 0, 0, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kdbridge.file_facts import told_by_file
 from kdbridge.source import Source
 from kdbridge.target import Kdbg, Module, UnloadedModule
 from protocol.arch import architecture_of
@@ -30,12 +31,13 @@ def _layouts(version: GetVersion64) -> KernelLayouts:
 
 def listed_modules(source: Source, notes: Notes) -> _Listed | None:
     """Loaded and unloaded images of a file that has lists of its own (a small dump); None of everything else."""
-    listed: _Listed | None = getattr(source, "listed", None)
-    if listed is not None and listed[0]:
-        notes.found("modules", f"{len(listed[0])}, by the file's own list")
-    if listed is not None:
-        notes.found("unloaded modules", f"{len(listed[1])}, by the file's own list")
-    return listed
+    told = told_by_file(source)
+    if told is None or told.modules is None or told.unloaded_modules is None:
+        return None
+    if told.modules:
+        notes.found("modules", f"{len(told.modules)}, by the file's own list")
+    notes.found("unloaded modules", f"{len(told.unloaded_modules)}, by the file's own list")
+    return told.modules, told.unloaded_modules
 
 
 async def find_modules(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from kdbridge.errors import TargetRefusedError
+from kdbridge.file_facts import told_by_file
 from kdbridge.source import Source
 from kdbridge.target import Kdbg, Processor, SharedData
 from protocol.arch import Architecture
-from protocol.structure import Structure
 
 from .notes import Notes, try_read, try_read_pointer
 
@@ -56,8 +56,8 @@ async def find_processors(
         processors.append(Processor(number, prcb, address, context, special))
     if kdbg is not None and any(prcbs):
         notes.found(_STEP, f"{len(processors)}, by KiProcessorBlock at {kdbg.block['ki_processor_block']:#x}")
-    repeated: Structure | None = getattr(source, "header_context", None)
-    if repeated is not None and any(processor.context is repeated for processor in processors):
+    told = told_by_file(source)
+    if told is not None and any(one.context is told.context is not None for one in processors):
         notes.missing("registers", "those of processor 0 are the header's, which may be another's: memory has none")
     if silent:
         notes.missing("registers", f"the target gives none of processor {_listed(silent)}")

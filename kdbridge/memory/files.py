@@ -11,10 +11,11 @@ from typing import Any, Self
 
 from kdbridge.discovery.notes import try_read, try_read_pointer
 from kdbridge.errors import DumpError, FileError
+from kdbridge.file_facts import FileFacts
 from kdbridge.log_blob import LOG_BLOB, inferred_of, parse_log
 from kdbridge.positioned import read_at
 from kdbridge.source import StopEvent, VirtualMemory, require_architecture
-from kdbridge.target import Module, SharedData, UnloadedModule
+from kdbridge.target import SharedData
 from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRun, PageRuns
 from protocol.arch import X86, X86_WITHOUT_PAE, Architecture, MachineType, architecture_of
 from protocol.dumpfile.complete import UNREADABLE_PAGE
@@ -215,47 +216,26 @@ class DumpFile:
             return f"the top page table, in frame {frame:#x}, is not there: memory cannot be read by virtual address"
         return ""
 
-    @property
-    def header_context(self) -> Structure | None:
-        """The CONTEXT in its header: of the processor that crashed, at the crash. None where there is none."""
-        return self._header_context
-
     @cached_property
-    def _header_context(self) -> Structure | None:
-        return context_of_header(self.layout.header.context_record, self.architecture)
-
-    @property
-    def header_directory_table_base(self) -> int:
-        """As the header has it; 0 where it has none."""
-        return self.layout.header.directory_table_base
-
-    @property
-    def listed(self) -> tuple[tuple[Module, ...], tuple[UnloadedModule, ...]] | None:
-        """Loaded and unloaded images, where the file has lists of its own; None where they are in memory."""
-        return None if self.small is None else (self.small.modules, self.small.unloaded_modules)
-
-    @property
-    def header_runs(self) -> PageRuns | None:
-        """The runs of physical memory in its header; None where there are none that can be."""
-        runs = self.layout.header.physical_memory
+    def file_facts(self) -> FileFacts:
+        """What its header and its own lists tell."""
+        header, small = self.layout.header, self.small
+        known = architecture_of(header.machine_image_type)
+        runs = header.physical_memory
         believable = runs and all(run.page_count > 0 and run.end_page <= HIGHEST_PAGE for run in runs)
-        return PageRuns(runs) if believable else None
-
-    @property
-    def header_bug_check(self) -> tuple[int, int, int, int, int]:
-        """Code and parameters as the header has them; all 0 where there was none."""
-        return (self.layout.header.bug_check_code, *self.layout.header.bug_check_parameters)
-
-    @property
-    def header_shared_data(self) -> SharedData | None:
-        """What the header repeats of KUSER_SHARED_DATA; Windows' version and folder are not in it."""
-        header = self.layout.header
-        if header.system_time is None:
-            return None
-        return SharedData(
+        shared = SharedData(
             header.system_time, header.system_up_time or 0, 0, 0, header.minor_version & 0xFFFF,
             header.product_type or 0, header.suite_mask or 0, "", header.number_processors,
-        )  # fmt: skip
+        ) if header.system_time is not None else None  # fmt: skip
+        return FileFacts(
+            bug_check=(header.bug_check_code, *header.bug_check_parameters),
+            shared_data=shared,
+            context=None if known is None else context_of_header(header.context_record, known),
+            directory_table_base=header.directory_table_base,
+            runs=PageRuns(runs) if believable else None,
+            modules=None if small is None else small.modules,
+            unloaded_modules=None if small is None else small.unloaded_modules,
+        )
 
     @property
     def stop(self) -> StopEvent | None:
@@ -304,7 +284,7 @@ class DumpFile:
 
     @cached_property
     def _registers(self) -> DumpRegisters:
-        return DumpRegisters(self, self.layout.header.kd_debugger_data_block, self.header_context)
+        return DumpRegisters(self, self.layout.header.kd_debugger_data_block, self.file_facts.context)
 
 
 class RawImage:
