@@ -200,7 +200,7 @@ class _Home:
             say(f"the machine is left stopped; `{quoted('kdbridge', 'continue', masked(self.address))}` lets it go on")
         else:
             say("the machine is left as it was found: stopped")
-        say(f"next: {quoted('kdbridge', 'info', self.out)}   or, on Windows: {quoted('windbg', '-z', self.out)}")
+        say(f"next: {quoted('kdbridge', 'analyze', self.out)}   or, on Windows: {quoted('windbg', '-z', self.out)}")
         return code
 
     def _kind(self, snapshot: Snapshot) -> DumpKind:

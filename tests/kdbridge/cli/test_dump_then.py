@@ -23,7 +23,7 @@ def _touched(ended: Ended) -> list[str]:
 def _before_next(ended: Ended) -> str:
     """The line before the last one, which says what to type next."""
     *_, line, last = ended.err.splitlines()
-    assert last.startswith("next: kdbridge info ")
+    assert last.startswith("next: kdbridge analyze ")
     return line
 
 
