@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +14,12 @@ from kdbridge.analysis.report_html import html_page
 from kdbridge.analysis.report_json import analysis_document
 from kdbridge.analysis.report_text import first_lines, missing_lines, rest_lines, stack_lines
 from kdbridge.analysis.report_words import GUESSES
-from kdbridge.errors import FileError
+from kdbridge.dump.whole import whole_file
 from kdbridge.opening import OpenTarget
 from protocol.errors import KdError
 
 from .analysing import Keeper, SymbolWish, check_folder, opened_for_analysis, symbol_options
+from .asked import check_place
 from .names_of import symbols_of
 from .output import json_option, print_json, tell
 from .run import Interrupted, record_option, run, say, wait_option
@@ -31,6 +31,7 @@ __all__ = ["analyze_command"]
 @click.argument("source", metavar="TARGET|DUMP|SNAPSHOT")
 @click.option("--brief", is_flag=True, help="The first screen only: bug check, suspect, registers, stack.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page for a browser, too.")
+@click.option("--force", is_flag=True, help="Overwrite the page if it is there.")
 @click.option(
     "--snapshot", type=click.Path(path_type=Path), metavar="DIR",
     help="Keep what is read of a target in this new folder, for later looks without the target.",
@@ -40,15 +41,22 @@ __all__ = ["analyze_command"]
 @record_option
 @json_option
 def analyze_command(
-    source: str, brief: bool, html: Path | None, snapshot: Path | None, symbols: SymbolWish, wait: float, as_json: bool
+    source: str,
+    brief: bool,
+    html: Path | None,
+    force: bool,
+    snapshot: Path | None,
+    symbols: SymbolWish,
+    wait: float,
+    as_json: bool,
 ) -> int:
     """Why did it stop: bug check, crash context, stacks, the driver to look at first, and all that bears on it.
 
     A target is only read from, nothing of it twice. Exit code 1: something could not be determined, and is named.
     """
     check_folder(source, snapshot)
-    if html is not None and html.exists():
-        raise FileError(f"{html} exists already; nothing was overwritten")
+    if html is not None:
+        check_place(html, force)
     keeper = Keeper(snapshot)
 
     async def main() -> int:
@@ -104,19 +112,7 @@ def _tell_all(lines: Iterable[str]) -> None:
 
 
 def _write(path: Path, analysis: Analysis) -> None:
-    """Into a new file, whole or not at all."""
     page = html_page(analysis).encode("utf-8", "backslashreplace")
-    try:
-        with path.open("xb") as file:
-            try:
-                file.write(page)
-                file.flush()
-            except OSError:
-                with suppress(OSError):
-                    path.unlink()
-                raise
-    except FileExistsError:
-        raise FileError(f"{path} exists already; nothing was overwritten") from None
-    except OSError as error:
-        raise FileError(f"{path} cannot be written: {error.strerror or error}") from None
+    with whole_file(path, len(page)) as file:
+        file.write(page)
     say(f"page written to {path}")

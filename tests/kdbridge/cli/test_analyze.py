@@ -99,7 +99,10 @@ def test_a_page_is_written_once(home: Home, tmp_path: Path) -> None:
     assert page.startswith("<!DOCTYPE html>") and "DRIVER_IRQL_NOT_LESS_OR_EQUAL" in page.replace("<wbr>", "")
     again = call("analyze", sim(), "--html", path)
     assert (again.code, again.out, again.machines) == (5, "", ())
-    assert again.last == f"kdbridge: {path} exists already; nothing was overwritten"
+    assert again.last == f"kdbridge: {path} exists already; --force overwrites it"
+    assert path.read_text(encoding="utf-8") == page
+    assert call("analyze", home.small, "--brief", "--html", path, "--force").last == f"page written to {path}"
+    assert path.read_text(encoding="utf-8") != page
     nowhere = call("analyze", home.complete, "--brief", "--html", tmp_path / "no" / "page.html")
     assert nowhere.code == 5 and "cannot be written" in nowhere.last
 
