@@ -10,8 +10,7 @@ from kdbridge.plan.threads import LARGEST_STACK, working
 from kdbridge.source import Source
 from kdbridge.target import Target
 from protocol.arch import Architecture, architecture_of
-from protocol.bugcheck import Parameter, ParameterKind, bug_check, describe
-from protocol.bugcheck.model import RESERVED
+from protocol.bugcheck import ParameterKind, bug_check, describe, parameters_of
 
 from .model import BugCheckFact, ParameterFact, Place, ProcessFact
 from .names import Names
@@ -42,17 +41,8 @@ def kinds_of(target: Target) -> tuple[tuple[ParameterKind, int], ...]:
     if not target.bug_check_code:
         return ()
     values = target.bug_check_parameters
-    return tuple(zip((one.kind for one in _meanings(target.bug_check_code, values[0])), values, strict=True))
-
-
-def _meanings(code: int, first: int) -> tuple[Parameter, ...]:
-    found = bug_check(code)
-    if found is None:
-        return (RESERVED,) * 4
-    subcase = found.subcase(first)
-    if subcase is not None and subcase.parameters is not None:
-        return (found.parameters[0], *subcase.parameters)
-    return found.parameters
+    meanings = parameters_of(bug_check(target.bug_check_code), values[0])
+    return tuple(zip((one.kind for one in meanings), values, strict=True))
 
 
 async def bug_check_fact(source: Source, target: Target, names: Names) -> BugCheckFact | None:

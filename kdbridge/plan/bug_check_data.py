@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from kdbridge.discovery.notes import try_read
 from kdbridge.source import Source
 from kdbridge.target import Target
 from protocol.address import PAGE_SIZE
-from protocol.bugcheck import ParameterKind, bug_check
+from protocol.bugcheck import ParameterKind, bug_check, parameters_of
 
 from .plan import VirtualRange
 
@@ -50,7 +48,10 @@ def is_kernel_address(value: int) -> bool:
 async def bug_check_ranges(source: Source, target: Target) -> list[VirtualRange]:
     """The structures that the parameters point to, and the code and stack that a saved context in them names."""
     found: list[VirtualRange] = []
-    for value, kind in _kinds(target):
+    values = target.bug_check_parameters
+    meanings = parameters_of(bug_check(target.bug_check_code or 0), values[0])
+    for value, meaning in zip(values, meanings, strict=True):
+        kind = meaning.kind
         size = _SIZES.get(kind, 0)
         if not size or not is_kernel_address(value):
             continue
@@ -62,16 +63,3 @@ async def bug_check_ranges(source: Source, target: Target) -> list[VirtualRange]
                 if is_kernel_address(place):
                     found.append(VirtualRange(place, min(amount, PAGE_SIZE)))
     return found
-
-
-def _kinds(target: Target) -> Iterator[tuple[int, ParameterKind]]:
-    values = target.bug_check_parameters
-    described = bug_check(target.bug_check_code or 0)
-    if described is None:
-        yield from ((value, ParameterKind.RESERVED) for value in values)
-        return
-    first, *rest = described.parameters
-    subcase = described.subcase(values[0])
-    if subcase is not None and subcase.parameters is not None:
-        rest = list(subcase.parameters)
-    yield from zip(values, (one.kind for one in (first, *rest)), strict=True)

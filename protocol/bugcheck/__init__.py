@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .describe import BugCheckText, describe
-from .model import BugCheck, Parameter, ParameterKind, Subcase
+from .model import BugCheck, Parameter, ParameterKind, Subcase, parameters_of
 from .table import BUG_CHECKS, bug_check, bug_check_name
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "bug_check",
     "bug_check_name",
     "describe",
+    "parameters_of",
 ]

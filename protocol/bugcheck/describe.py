@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from protocol.address import format_address
 from protocol.ntstatus import exception_words, status_name
 
-from .model import RESERVED, Parameter, ParameterKind
+from .model import Parameter, ParameterKind, parameters_of
 from .table import bug_check, bug_check_name
 
 __all__ = ["BugCheckText", "describe"]
@@ -53,18 +53,14 @@ def describe(code: int, parameters: Sequence[int]) -> BugCheckText:
     """Put a bug check into words. Missing parameters count as 0, more than four are left out; nothing is raised."""
     values = [value & 0xFFFFFFFF_FFFFFFFF for value in [*parameters[:4], 0, 0, 0, 0][:4]]
     found = bug_check(code)
+    meanings = parameters_of(found, values[0])
+    a, b, c, d = (_line(value, parameter) for value, parameter in zip(values, meanings, strict=True))
     if found is None:
         meaning = _UNKNOWN if code & 0xFFFFFFFF else _NOT_ONE
-        a, b, c, d = (_line(value, RESERVED) for value in values)
-        return BugCheckText(code & 0xFFFFFFFF, bug_check_name(code), meaning, (a, b, c, d))
-    meaning = found.meaning
-    first, *rest = found.parameters
-    if subcase := found.subcase(values[0]):
-        meaning = f"{meaning} {subcase.meaning}"
-        if subcase.parameters is not None:
-            rest = list(subcase.parameters)
-    a, b, c, d = (_line(value, parameter) for value, parameter in zip(values, [first, *rest], strict=True))
-    return BugCheckText(code & 0xFFFFFFFF, found.name, meaning, (a, b, c, d))
+    else:
+        subcase = found.subcase(values[0])
+        meaning = found.meaning if subcase is None else f"{found.meaning} {subcase.meaning}"
+    return BugCheckText(code & 0xFFFFFFFF, bug_check_name(code), meaning, (a, b, c, d))
 
 
 def _line(value: int, parameter: Parameter) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-__all__ = ["RESERVED", "BugCheck", "Parameter", "ParameterKind", "Subcase", "bug", "case"]
+__all__ = ["RESERVED", "BugCheck", "Parameter", "ParameterKind", "Subcase", "bug", "case", "parameters_of"]
 
 
 class ParameterKind(enum.Enum):
@@ -91,6 +91,16 @@ class BugCheck:
             if subcase.value <= parameter1 <= subcase.last:
                 return subcase
         return None
+
+
+def parameters_of(found: BugCheck | None, parameter1: int) -> tuple[Parameter, Parameter, Parameter, Parameter]:
+    """What the four parameters mean when the first is this; RESERVED, all of them, of a code that nobody knows."""
+    if found is None:
+        return (RESERVED, RESERVED, RESERVED, RESERVED)
+    subcase = found.subcase(parameter1)
+    if subcase is None or subcase.parameters is None:
+        return found.parameters
+    return (found.parameters[0], *subcase.parameters)
 
 
 def bug(
