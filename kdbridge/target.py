@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protocol.address import PageRuns
@@ -10,7 +11,16 @@ from protocol.structure import Structure
 
 from .source import StopEvent
 
-__all__ = ["Finding", "Kdbg", "Module", "Processor", "SharedData", "Target", "UnloadedModule"]
+__all__ = [
+    "Finding",
+    "Kdbg",
+    "Module",
+    "Processor",
+    "SharedData",
+    "Target",
+    "UnloadedModule",
+    "image_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +65,11 @@ class Module:
     time_date_stamp: int
     check_sum: int
     entry_address: int
+
+
+def image_of(modules: Sequence[Module], address: int) -> Module | None:
+    """The image that an address lies in."""
+    return next((one for one in modules if one.base <= address < one.base + one.size), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import PureWindowsPath
 from typing import Protocol
 
-from kdbridge.target import Module
+from kdbridge.target import Module, image_of
 
 from .model import Place
 
@@ -46,7 +46,7 @@ class Names:
 
     def image_of(self, address: int) -> Module | None:
         """The image that an address lies in."""
-        return next((one for one in self.modules if one.base <= address < one.base + one.size), None)
+        return image_of(self.modules, address)
 
     async def place(self, address: int) -> Place:
         """Where an address lies, as well as it is known."""

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from kdbridge.target import Target
+from kdbridge.target import Target, image_of
 from kdbridge.words import duration, file_time, harmless, hex_lines, register_lines, size
 from protocol.address import format_address
 from protocol.arch import architecture_of
@@ -76,10 +76,8 @@ def why_lines(target: Target) -> Iterator[str]:
 
 def nearest(target: Target, address: int) -> str:
     """The module an address lies in, and how far."""
-    for module in target.modules:
-        if module.base <= address < module.base + module.size:
-            return f"({module.name}+{address - module.base:#x})"
-    return ""
+    module = image_of(target.modules, address)
+    return "" if module is None else f"({module.name}+{address - module.base:#x})"
 
 
 def target_lines(target: Target) -> Iterator[str]:

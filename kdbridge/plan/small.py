@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from kdbridge.source import Source
-from kdbridge.target import Processor, Target
+from kdbridge.target import Processor, Target, image_of
 from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRuns
 from protocol.arch import Architecture, architecture_of
 
@@ -19,7 +19,7 @@ from .bug_check_data import bug_check_ranges, is_kernel_address
 from .places import Places
 from .plan import PlannedPages, Stage, VirtualRange
 from .threads import Working, read_stack, working
-from .unwind import image_of, unwind_ranges
+from .unwind import unwind_ranges
 
 __all__ = ["Batch", "small_batches", "small_plan"]
 

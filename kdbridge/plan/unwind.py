@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 
 from kdbridge.discovery.notes import try_read
 from kdbridge.source import Source
@@ -18,7 +17,7 @@ from protocol.unwind.info import (
 
 from .plan import VirtualRange
 
-__all__ = ["image_of", "unwind_ranges"]
+__all__ = ["unwind_ranges"]
 
 _HEADERS = 0x400
 _EXCEPTION_DIRECTORY = 24 + 112 + 3 * 8
@@ -27,11 +26,6 @@ _LARGEST_TABLE = 1 << 24
 _WHOLE_TABLE = 1 << 16
 """A .pdata of at most this size is read as a whole: WinDbg does so, and unwinds by it only if it is all there."""
 _LONGEST_CHAIN = 8
-
-
-def image_of(modules: Sequence[Module], address: int) -> Module | None:
-    """The image that an address lies in."""
-    return next((one for one in modules if one.base <= address < one.base + one.size), None)
 
 
 async def unwind_ranges(source: Source, image: Module, address: int) -> list[VirtualRange]:
