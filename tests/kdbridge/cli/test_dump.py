@@ -75,7 +75,7 @@ def test_who_and_why_is_told_before_anything_is_read_and_what_to_type_next_at_th
         assert pages == dump.held.page_count
     command = re.fullmatch(r"next: (.+)   or, on Windows: .+", said[-1])
     assert command is not None
-    assert shlex.split(command[1]) == ["kdbridge", "info", str(out)]
+    assert shlex.split(command[1]) == ["kdbridge", "analyze", str(out)]
     assert call(*shlex.split(command[1])[1:]).code == 0
     assert said[-2] == "the machine is left as it was found: stopped"
 
