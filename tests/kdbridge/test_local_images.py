@@ -32,6 +32,7 @@ def _modules(kernel: SimulatedKernel) -> list[Module]:
     ]
 
 
+@pytest.mark.slow
 def test_relocated_pages_are_those_of_memory(kernel: SimulatedKernel, tmp_path: Path) -> None:
     write_images(kernel, tmp_path)
     images = LocalImages(tmp_path)

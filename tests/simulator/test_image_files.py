@@ -48,6 +48,7 @@ def _differences(kernel: SimulatedKernel, module: SimulatedModule, file: bytes) 
     return found
 
 
+@pytest.mark.slow
 def test_read_only_sections_are_as_in_the_file(kernel: SimulatedKernel) -> None:
     for module in kernel.modules:
         assert _differences(kernel, module, image_file(kernel, module.name)) == [], module.name
@@ -116,6 +117,7 @@ def test_a_patched_module_differs_by_one_byte(seed: int, linked: bool) -> None:
         assert _differences(kernel, module, image_file(kernel, module.name)) == expected, module.name
 
 
+@pytest.mark.slow
 def test_a_mismatched_file_is_of_another_build() -> None:
     kernel = build_kernel(KernelOptions(memory_size=32 << 20, processors=1, mismatched_images=3, linked_images=True))
     assert len(kernel.image_files.mismatched) == 3

@@ -120,6 +120,7 @@ def test_break_gives_up_on_a_machine_that_does_not_listen() -> None:
     assert "RESET and break-in were not answered" in ended.last and "--break-in" not in ended.last
 
 
+@pytest.mark.slow
 def test_what_one_verb_did_the_next_finds() -> None:
     with served("breakpoint", "--memory", "16M", "--processors", 2, "--on", "tcp:127.0.0.1:0") as machine:
         assert call("info", machine.url, real_clock=True).code == 0

@@ -32,6 +32,7 @@ def test_a_link_to_a_pty_is_there_as_long_as_the_machine(tmp_path: Path) -> None
     assert not link.is_symlink()
 
 
+@pytest.mark.slow
 def test_a_dump_is_put_back_on_a_line(home: Home, tmp_path: Path) -> None:
     place = tmp_path / "line"
     with served(home.complete, "--on", f"unix:{place}") as machine:
