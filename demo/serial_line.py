@@ -26,9 +26,10 @@ def main() -> None:
                 step(text, "dump", target, str(dump), "--kind", kind, "--keep-snapshot", str(snapshot))
                 step("Page by page, is it what was read?", "verify", str(dump), "--against", str(snapshot))
                 shutil.copyfile(dump, OUT / dump.name)
+            step("Why did it stop?", "analyze", str(OUT / "kernel.dmp"), "--brief")
             step("The machine stands as it stood", "registers", target, "--processor", "1")
     print("\n# The dumps are in out/. Next:")
-    print("#   kdbridge info out/kernel.dmp")
+    print("#   kdbridge analyze out/kernel.dmp --html out/page.html     all of it, as a page for a browser")
     print("#   kdbridge simulate out/complete.dmp --on tcp:127.0.0.1:5003     puts this crash back on a line")
     print("#   on Windows: windbg -z kernel.dmp, or windbg -k com:ipport=5003,port=ADDRESS")
 
