@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protocol.address import PageRuns
+from protocol.arch import pointer_size_of
 from protocol.layouts.version import GetVersion64
 from protocol.structure import Structure
 
@@ -116,6 +117,16 @@ class Target:
     break_status: int | None
     """First argument of DbgBreakPointWithStatus, when the machine stands on it (kd-protocol 7.1)."""
     findings: tuple[Finding, ...]
+
+    @property
+    def pointer_size(self) -> int:
+        """Bytes of its pointers."""
+        return pointer_size_of(self.version.machine_type)
+
+    @property
+    def kernel_base(self) -> int:
+        """Where the kernel's image begins; 0 where nobody says it."""
+        return self.version.kern_base or (self.kdbg.block["kern_base"] if self.kdbg is not None else 0)
 
     @property
     def shortcomings(self) -> tuple[Finding, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from kdbridge.discovery.notes import readable_end
 from kdbridge.source import Source
 from kdbridge.target import Target
 from protocol.arch import Architecture, MachineType, architecture_of
@@ -22,7 +23,7 @@ from .parameters import bug_check_fact, with_processes
 from .print_buffer import print_buffer
 from .processes import process_facts
 from .reading import ReadOnce
-from .registers import Registers, readable_end
+from .registers import Registers
 from .renaming import renamed_bug_check, renamed_crash, renamed_stack, renamed_suspect
 from .shortcomings import Shortcomings
 from .stack import walk
@@ -65,8 +66,7 @@ class Analyst:
         self._symbols = tuple(symbols)
         self._console = console
         self._architecture = architecture_of(target.version.machine_type)
-        kernel = target.version.kern_base or (target.kdbg.block["kern_base"] if target.kdbg is not None else 0)
-        self._kernel = kernel
+        self._kernel = target.kernel_base
         self._judge = Judge(self.source)
         self._shortcomings = Shortcomings(self.source)
         self._why: _Why | None = None

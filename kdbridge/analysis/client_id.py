@@ -10,8 +10,6 @@ from kdbridge.source import Source
 from kdbridge.target import Target
 from protocol.arch import architecture_of
 
-from .processes import pointer_size_of
-
 __all__ = ["client_id_offset", "process_ids_of"]
 
 _LARGEST_THREAD = 0x1800
@@ -51,7 +49,7 @@ async def client_id_offset(
     block = target.kdbg.block if target.kdbg is not None else None
     if block is None or not process_id:
         return None
-    width, size = pointer_size_of(target), min(block["size_ethread"], _LARGEST_THREAD)
+    width, size = target.pointer_size, min(block["size_ethread"], _LARGEST_THREAD)
     data = await try_read(source, thread, size) if size else None
     candidates = _candidates(data, process_id, width) if data is not None else []
     if data is None or not candidates:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import capstone
 
-from kdbridge.discovery.notes import try_read
+from kdbridge.discovery.notes import readable_end, try_read
 from kdbridge.source import Source
 from protocol.address import format_address
 from protocol.arch import Architecture, MachineType
@@ -12,7 +12,7 @@ from protocol.arch import Architecture, MachineType
 from .model import Instruction, MemoryOperand, Missing
 from .names import Names
 from .operands import Touch, touched_by
-from .registers import Registers, readable_end
+from .registers import Registers
 
 __all__ = ["Disassembler"]
 

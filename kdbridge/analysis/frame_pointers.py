@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdbridge.discovery.notes import try_read
+from kdbridge.discovery.notes import try_read, try_read_pointer
 from kdbridge.source import Source
 from protocol.address import format_address
 from protocol.structure import Structure
@@ -33,7 +33,7 @@ async def walk_x86(source: Source, names: Names, context: Structure, known: froz
         return (only,), "ebp is not known, and x86 stacks are found by it", False
     frames: list[Frame] = []
     trust, note = Trust.REGISTERS, ""
-    top = await _word(source, context["esp"], 4)
+    top = await try_read_pointer(source, context["esp"], 4)
     if top is not None and await _called_just_now(source, names, top, address):
         # The innermost function has no frame of its own yet.
         frames.append(Frame(address, context["esp"], top, await names.place(address), trust))
@@ -111,11 +111,6 @@ def _why(above: int, again: bool, most: int, digits: int) -> str:
     return f"more than {most} frames were not asked for"
 
 
-async def _word(source: Source, address: int, size: int) -> int | None:
-    data = await try_read(source, address, size)
-    return None if data is None else int.from_bytes(data, "little")
-
-
 async def _called_just_now(source: Source, names: Names, returns: int, address: int) -> bool:
     """x86: whether the word on top of the stack is what a call of the function at `address` left there."""
     code = await try_read(source, returns - 7, 7) if names.image_of(returns) is not None else None
@@ -130,7 +125,7 @@ async def _calls_here(source: Source, names: Names, returns: int, address: int) 
     image = names.image_of(returns)
     if image is None or returns & 3:
         return False
-    word = await _word(source, returns - 4, 4)
+    word = await try_read_pointer(source, returns - 4, 4)
     if word is None:  # two functions that are far apart: lr is not a return into this one
         here = names.image_of(address)
         return here is None or here.base != image.base or abs(returns - address) > _FURTHEST_START

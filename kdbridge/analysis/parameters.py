@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kdbridge.discovery.notes import try_read
+from kdbridge.discovery.notes import try_read, try_read_pointer
 from kdbridge.plan.threads import LARGEST_STACK, working
 from kdbridge.source import Source
 from kdbridge.target import Target
@@ -139,16 +139,13 @@ class Regions:
 
     async def _current_thread(self, address: int) -> str:
         block = self._target.kdbg.block if self._target.kdbg is not None else None
+        width = self._target.pointer_size
         if block is None:
             return ""
         for one in self._target.processors:
             if one.prcb is None:
                 continue
-            found = await try_read(self._source, one.prcb + block["offset_prcb_current_thread"], self._width)
-            if found is not None and int.from_bytes(found, "little") == address & (1 << 8 * self._width) - 1:
+            found = await try_read_pointer(self._source, one.prcb + block["offset_prcb_current_thread"], width)
+            if found == address & (1 << 8 * width) - 1:
                 return f"the thread that processor {one.number} runs"
         return ""
-
-    @property
-    def _width(self) -> int:
-        return 8 if self._architecture is None else self._architecture.pointer_size

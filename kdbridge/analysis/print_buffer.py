@@ -8,8 +8,6 @@ from kdbridge.target import Target
 from protocol.address import PAGE_SIZE
 from protocol.structure import Structure
 
-from .processes import pointer_size_of
-
 __all__ = ["LARGEST_PRINT_BUFFER", "print_buffer"]
 
 LARGEST_PRINT_BUFFER = 1 << 20
@@ -23,7 +21,7 @@ async def print_buffer(source: Source, target: Target) -> str | None:
     """
     if target.kdbg is None:
         return None
-    block, width = target.kdbg.block, pointer_size_of(target)
+    block, width = target.kdbg.block, target.pointer_size
     for start, size in await _places(source, block, width):
         written = await _write_pointer(source, block, width, start, size)
         if written is None:

@@ -9,12 +9,11 @@ from kdbridge.discovery.processes import ProcessEntry, find_processes
 from kdbridge.source import Source
 from kdbridge.target import Target
 from protocol.address import format_address
-from protocol.arch import architecture_of
 from protocol.structure import Structure
 
 from .model import Missing, ProcessFact
 
-__all__ = ["pointer_size_of", "process_facts", "running_threads"]
+__all__ = ["process_facts", "running_threads"]
 
 _NAME_SIZE = 15
 """EPROCESS.ImageFileName, of ANSI characters; what does not fit is cut off."""
@@ -34,7 +33,7 @@ async def process_facts(
     block = target.kdbg.block if target.kdbg is not None else None
     if block is None:
         return (), (Missing("processes", "without the KDBG nothing tells where their list is"),)
-    width = pointer_size_of(target)
+    width = target.pointer_size
     entries = await find_processes(source, target)
     if not entries:
         return (), (await _no_list(source, block, width),)
@@ -58,12 +57,6 @@ async def process_facts(
     return tuple(found), tuple(missing)
 
 
-def pointer_size_of(target: Target) -> int:
-    """Bytes of the target's pointers."""
-    architecture = architecture_of(target.version.machine_type)
-    return 8 if architecture is None else architecture.pointer_size
-
-
 async def running_threads(
     source: Source, target: Target, only: Collection[int] | None = None
 ) -> dict[int, tuple[int, int]]:
@@ -71,7 +64,7 @@ async def running_threads(
     block = target.kdbg.block if target.kdbg is not None else None
     if block is None or not block["offset_prcb_current_thread"]:
         return {}
-    width = pointer_size_of(target)
+    width = target.pointer_size
     found: dict[int, tuple[int, int]] = {}
     for processor in target.processors:
         if processor.prcb is None or (only is not None and processor.number not in only):

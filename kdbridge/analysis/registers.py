@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kdbridge.discovery.notes import try_read
 from kdbridge.source import Source
-from protocol.address import PAGE_SIZE, format_address
+from protocol.address import format_address
 from protocol.arch import Architecture, MachineType
 from protocol.dumpfile.exception import ExceptionRecord
 from protocol.errors import DumpFormatError
@@ -27,7 +27,6 @@ __all__ = [
     "read_context",
     "read_exception_record",
     "read_trap_frame",
-    "readable_end",
 ]
 
 _CONTROL, _INTEGER = 1, 2
@@ -166,13 +165,3 @@ async def read_exception_record(source: Source, architecture: Architecture, addr
     if not record.code:
         return f"at {format_address(address)} lies no exception record: its code is 0"
     return record
-
-
-async def readable_end(source: Source, address: int, size: int) -> bytes:
-    """As many of these bytes as can be read: all of them, or those up to the end of the first page."""
-    size = min(size, (1 << 64) - address)
-    data = await try_read(source, address, size)
-    if data is not None:
-        return data
-    first = PAGE_SIZE - address % PAGE_SIZE
-    return (await try_read(source, address, first) or b"") if first < size else b""

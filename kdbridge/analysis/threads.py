@@ -16,7 +16,7 @@ from protocol.structure import Structure
 from .client_id import client_id_offset, process_ids_of
 from .model import ProcessFact, Stack, ThreadFact, Trust
 from .names import Names
-from .processes import pointer_size_of, running_threads
+from .processes import running_threads
 from .scan import Scanner
 from .stack import walk
 from .thread_states import NOT_SWITCHED_OUT, WAITING, state_name
@@ -78,7 +78,7 @@ async def _with_ids(source: Source, target: Target, running: Mapping[int, tuple[
 async def _fact(
     source: Source, target: Target, address: int, process_id: int | None, offset: int | None, processor: int | None
 ) -> ThreadFact:
-    width = pointer_size_of(target)
+    width = target.pointer_size
     block = target.kdbg.block if target.kdbg is not None else None
     thread_id = None if offset is None else await try_read_pointer(source, address + offset + width, width)
     state = await _byte(source, address, block["offset_kthread_state"]) if block is not None else None

@@ -21,6 +21,8 @@ from protocol.unwind.info import (
     unwind_info_size,
 )
 
+from .image_memory import read_image
+
 __all__ = ["Part", "UnwindTables"]
 
 Part = tuple[RuntimeFunction, UnwindInfo]
@@ -71,7 +73,9 @@ class UnwindTables:
         row = function
         for _ in range(LONGEST_CHAIN):
             if row.indirect:
-                row = parse_runtime_function(await self._read(image, row.unwind_data & ~1, RUNTIME_FUNCTION_SIZE))
+                row = parse_runtime_function(
+                    await read_image(self._source, image, row.unwind_data & ~1, RUNTIME_FUNCTION_SIZE)
+                )
                 continue
             info = await self._info(image, row.unwind_data)
             parts.append((row, info))
@@ -95,14 +99,14 @@ class UnwindTables:
 
     async def _by_headers(self, image: Module) -> tuple[int, int]:
         try:
-            head = await self._read(image, 0, _HEADERS)
+            head = await read_image(self._source, image, 0, _HEADERS)
         except MemoryFault:
-            head = await self._read(image, 0, 0x40)
+            head = await read_image(self._source, image, 0, 0x40)
         at = int.from_bytes(head[0x3C:0x40], "little")
         if head[:2] != b"MZ" or not 0 < at < _FURTHEST_HEADER:
             raise LayoutError("IMAGE_DOS_HEADER", "it is none", image.base)
         size = _EXCEPTION_DIRECTORY + 8
-        header = head[at : at + size] if at + size <= len(head) else await self._read(image, at, size)
+        header = head[at : at + size] if at + size <= len(head) else await read_image(self._source, image, at, size)
         machine, magic = struct.unpack_from("<H", header, 4)[0], struct.unpack_from("<H", header, 24)[0]
         if header[:4] != b"PE\0\0" or (machine, magic) != (_AMD64, _PE32_PLUS):
             raise LayoutError("IMAGE_NT_HEADERS64", "it is none", image.base + at)
@@ -141,24 +145,17 @@ class UnwindTables:
 
     async def _rows(self, image: Module, table: int, start: int, count: int) -> list[RuntimeFunction]:
         size = RUNTIME_FUNCTION_SIZE
-        data = await self._read(image, table + start * size, count * size)
+        data = await read_image(self._source, image, table + start * size, count * size)
         return [parse_runtime_function(data[at : at + size]) for at in range(0, len(data), size)]
 
     async def _info(self, image: Module, rva: int) -> UnwindInfo:
         try:
-            data = await self._read(image, rva, min(_INFO_AT_ONCE, max(image.size - rva, UNWIND_HEAD_SIZE)))
+            data = await read_image(
+                self._source, image, rva, min(_INFO_AT_ONCE, max(image.size - rva, UNWIND_HEAD_SIZE))
+            )
         except MemoryFault:
-            data = await self._read(image, rva, UNWIND_HEAD_SIZE)
+            data = await read_image(self._source, image, rva, UNWIND_HEAD_SIZE)
         size = unwind_info_size(data, image.base + rva)
         if len(data) < size:
-            data = await self._read(image, rva, size)
+            data = await read_image(self._source, image, rva, size)
         return parse_unwind_info(data, image.base + rva)
-
-    async def _read(self, image: Module, rva: int, size: int) -> bytes:
-        """Bytes of an image; what lies outside it is no part of it."""
-        if not 0 <= rva <= rva + size <= image.size or image.base + image.size > 1 << 64:
-            raise LayoutError("image", f"{size:#x} bytes at RVA {rva:#x} lie outside it", image.base)
-        try:
-            return await self._source.virtual.read(VirtualAddress(image.base + rva), size)
-        except TargetRefusedError as refused:
-            raise MemoryFault(str(refused), address=image.base + rva, size=size, done=0, virtual=True) from None

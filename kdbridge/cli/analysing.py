@@ -151,12 +151,6 @@ class Opened:
         return masked(self.source.name)
 
     @property
-    def kernel(self) -> int:
-        """Base of the kernel's image; 0 where nobody says it."""
-        target = self.target
-        return target.version.kern_base or (target.kdbg.block["kern_base"] if target.kdbg is not None else 0)
-
-    @property
     def console(self) -> str:
         """What the machine printed, as far as anybody listened."""
         if isinstance(self.source, OpenTarget):

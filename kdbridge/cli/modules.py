@@ -36,7 +36,7 @@ def modules_command(source: str, wait: float, as_json: bool) -> int:
                 if "modules" in finding.step:
                     short.add(finding.step, finding.text)
             with keeper.watched("reading images' headers"):
-                names = Names(target.modules, (), opened.kernel)
+                names = Names(target.modules, (), opened.target.kernel_base)
                 work = image_facts(opened.reading, target, names)
                 images = await short.part("versions of images", work) or ()
         if as_json:

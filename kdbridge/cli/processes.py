@@ -43,7 +43,8 @@ def processes_command(source: str, threads: bool, wait: float, as_json: bool) ->
                 processes, missing = found if found is not None else ((), ())
                 short.extend(missing)
                 if threads:
-                    processes = tuple([await _with_threads(one, opened, short) for one in processes])
+                    names = Names(opened.target.modules, (Exports(opened.reading),), opened.target.kernel_base)
+                    processes = tuple([await _with_threads(one, opened, names, short) for one in processes])
                     if processes and not any(one.threads for one in processes):
                         short.add("threads", "no list of threads was found in any process that is there")
         if as_json:
@@ -57,8 +58,7 @@ def processes_command(source: str, threads: bool, wait: float, as_json: bool) ->
     return run(main)
 
 
-async def _with_threads(process: ProcessFact, opened: Opened, short: Shortcomings) -> ProcessFact:
-    names = Names(opened.target.modules, (Exports(opened.reading),), opened.kernel)
+async def _with_threads(process: ProcessFact, opened: Opened, names: Names, short: Shortcomings) -> ProcessFact:
     work = thread_facts(opened.reading, opened.target, process, names, stacks=True)
     threads = await short.part(f"threads of process {process.process_id}", work)
     return process if threads is None else replace(process, threads=threads)

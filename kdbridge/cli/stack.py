@@ -56,7 +56,7 @@ def stack_command(
                 )
             # Over a line, export tables would cost more than all the rest.
             exports = () if isinstance(opened.source, OpenTarget) else (Exports(opened.reading),)
-            names = Names(target.modules, (*symbols_of(opened, symbols), *exports), opened.kernel)
+            names = Names(target.modules, (*symbols_of(opened, symbols), *exports), opened.target.kernel_base)
 
             async def one_of(one: Processor) -> Stack | None:
                 rest = f"the stack of processor {one.number}"

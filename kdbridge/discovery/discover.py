@@ -10,7 +10,7 @@ from kdbridge.file_facts import told_by_file
 from kdbridge.source import Source, require_architecture
 from kdbridge.target import Finding, Kdbg, Processor, SharedData, Target
 from protocol.address import PAGE_SIZE, PageRuns
-from protocol.arch import Architecture, architecture_of
+from protocol.arch import Architecture, pointer_size_of
 from protocol.errors import LayoutError
 from protocol.layouts.kernel import KERNEL_LAYOUTS, LARGEST_RUN_COUNT, parse_physical_memory_descriptor
 
@@ -79,8 +79,7 @@ async def find_memory_runs(source: Source) -> PageRuns | None:
     """The frames of RAM alone, by few and small reads; None: not to be found out."""
     notes = Notes(None)
     version = await source.version()
-    architecture = architecture_of(version.machine_type)
-    width = 8 if architecture is None else architecture.pointer_size
+    width = pointer_size_of(version.machine_type)
     return await _memory_runs(source, await find_kdbg(source, version, notes), notes, width)
 
 

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from kdbridge.source import Source
 from kdbridge.target import Kdbg
-from protocol.arch import architecture_of
+from protocol.arch import pointer_size_of
 from protocol.errors import LayoutError
 from protocol.layouts.kdbg import KDBG_TAG, LARGEST_SIZE, SMALLEST_SIZE, parse_kdbg
 from protocol.layouts.version import GetVersion64
@@ -30,7 +30,7 @@ _TAG_AT, _KERN_BASE_AT, _MODULE_LIST_AT = 0x10, 0x18, 0x48
 
 async def find_kdbg(source: Source, version: GetVersion64, notes: Notes) -> Kdbg | None:
     """The block in plain, by the first way that leads to one. None: no way did, and notes say what that costs."""
-    width = _pointer_size(version)
+    width = pointer_size_of(version.machine_type)
     candidates, problem = await _listed(source, version)
     for address, tag in candidates:
         if tag == KDBG_TAG and (found := await block_at(source, address, width)) is not None:
@@ -82,7 +82,7 @@ async def _listed(source: Source, version: GetVersion64) -> tuple[list[tuple[int
         data = await try_read(source, at, 0x18)
         if data is None:
             return blocks, f"broken at {at:#x}"
-        link = int.from_bytes(data[: _pointer_size(version)], "little")
+        link = int.from_bytes(data[: pointer_size_of(version.machine_type)], "little")
         tag = int.from_bytes(data[_TAG_AT : _TAG_AT + 4], "little")
         if at != head:
             blocks.append((at, tag))
@@ -94,11 +94,6 @@ async def _listed(source: Source, version: GetVersion64) -> tuple[list[tuple[int
         seen.add(link)
         at = link
     return blocks, ""
-
-
-def _pointer_size(version: GetVersion64) -> int:
-    architecture = architecture_of(version.machine_type)
-    return 8 if architecture is None else architecture.pointer_size
 
 
 async def block_at(source: Source, address: int, pointer_size: int = 8) -> Kdbg | None:

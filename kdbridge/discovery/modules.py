@@ -5,7 +5,7 @@ from __future__ import annotations
 from kdbridge.file_facts import told_by_file
 from kdbridge.source import Source
 from kdbridge.target import Kdbg, Module, UnloadedModule
-from protocol.arch import architecture_of
+from protocol.arch import pointer_size_of
 from protocol.layouts.kernel import KERNEL_LAYOUTS, UNLOADED_DRIVER_SLOTS, KernelLayouts
 from protocol.layouts.version import GetVersion64
 from protocol.structure import Structure
@@ -25,8 +25,7 @@ _Listed = tuple[tuple[Module, ...], tuple[UnloadedModule, ...]]
 
 
 def _layouts(version: GetVersion64) -> KernelLayouts:
-    architecture = architecture_of(version.machine_type)
-    return KERNEL_LAYOUTS[8 if architecture is None else architecture.pointer_size]
+    return KERNEL_LAYOUTS[pointer_size_of(version.machine_type)]
 
 
 def listed_modules(source: Source, notes: Notes) -> _Listed | None:

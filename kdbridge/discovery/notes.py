@@ -7,10 +7,10 @@ from collections.abc import Callable
 from kdbridge.errors import MemoryFault, TargetRefusedError
 from kdbridge.source import Source
 from kdbridge.target import Finding
-from protocol.address import VirtualAddress
+from protocol.address import PAGE_SIZE, VirtualAddress
 from protocol.layouts.kernel import LARGEST_NAME
 
-__all__ = ["Notes", "read_string", "try_read", "try_read_pointer"]
+__all__ = ["Notes", "read_string", "readable_end", "try_read", "try_read_pointer"]
 
 
 class Notes:
@@ -44,6 +44,16 @@ async def try_read(source: Source, address: int, size: int) -> bytes | None:
         return await source.virtual.read(VirtualAddress(address), size)
     except (MemoryFault, TargetRefusedError):
         return None
+
+
+async def readable_end(source: Source, address: int, size: int) -> bytes:
+    """As many of these bytes as can be read: all of them, or those up to the end of the first page."""
+    size = min(size, (1 << 64) - address)
+    data = await try_read(source, address, size)
+    if data is not None:
+        return data
+    first = PAGE_SIZE - address % PAGE_SIZE
+    return (await try_read(source, address, first) or b"") if first < size else b""
 
 
 async def try_read_pointer(source: Source, address: int, size: int = 8) -> int | None:

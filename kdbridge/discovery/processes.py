@@ -54,12 +54,6 @@ class ThreadLinks:
     entry: int
 
 
-def _width(target: Target) -> int:
-    """Bytes of the target's pointers."""
-    architecture = architecture_of(target.version.machine_type)
-    return 8 if architecture is None else architecture.pointer_size
-
-
 def links_offset_of(before: bytes, table_offset: int, mask: int, width: int = 8) -> int | None:
     """Where ActiveProcessLinks lie in an EPROCESS, by the bytes before System's; None where these are not System's.
 
@@ -103,7 +97,7 @@ async def find_processes(source: Source, target: Target) -> tuple[ProcessEntry, 
         return ()
     block = target.kdbg.block
     head, table = block["ps_active_process_head"], block["offset_eprocess_directory_table_base"]
-    architecture, width = architecture_of(target.version.machine_type), _width(target)
+    architecture, width = architecture_of(target.version.machine_type), target.pointer_size
     mask = 0x000F_FFFF_FFFF_F000 if architecture is None else architecture.paging.root_mask
     link = await try_read_pointer(source, head, width)
     if not link or not table:
@@ -135,7 +129,7 @@ async def find_thread_links(source: Source, target: Target) -> ThreadLinks | Non
         data = await try_read(source, process, _KPROCESS)
         if data is None or data[0] != _PROCESS_TYPE:
             continue
-        width = _width(target)
+        width = target.pointer_size
         for head in range(_FIRST_LINKS, _KPROCESS, width):
             first = int.from_bytes(data[head : head + width], "little")
             entry = await _entry_offset(source, process + head, first, thread, block["size_ethread"], width)
@@ -154,7 +148,7 @@ async def _running(source: Source, target: Target, block: Structure) -> list[tup
     for processor in target.processors:
         if processor.prcb is None:
             continue
-        width = _width(target)
+        width = target.pointer_size
         thread = await try_read_pointer(source, processor.prcb + block["offset_prcb_current_thread"], width)
         place = (thread or 0) + block["offset_kthread_apc_process"]
         process = await try_read_pointer(source, place, width) if thread else None
@@ -185,7 +179,7 @@ async def threads_of(source: Source, target: Target, process: int, links: Thread
         return ()
     found: list[int] = []
     seen: set[int] = set()
-    width = _width(target)
+    width = target.pointer_size
     link = await try_read_pointer(source, process + links.head, width)
     while link and link != process + links.head and link not in seen and len(found) < _MOST_THREADS:
         seen.add(link)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from kdbridge.discovery.notes import readable_end
 from kdbridge.source import Source
 from kdbridge.target import Processor, Target, image_of
 from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRuns
@@ -18,7 +19,7 @@ from protocol.arch import Architecture, architecture_of
 from .bug_check_data import bug_check_ranges, is_kernel_address
 from .places import Places
 from .plan import PlannedPages, Stage, VirtualRange
-from .threads import Working, read_stack, working
+from .threads import Working, working
 from .unwind import unwind_ranges
 
 __all__ = ["Batch", "small_batches", "small_plan"]
@@ -213,7 +214,7 @@ class _Code:
         if context is not None and self._architecture is not None:
             addresses.append(context[self._architecture.program_counter])
         if doing.stack is not None:
-            data = await read_stack(self._source, doing.stack)
+            data = await readable_end(self._source, doing.stack.address, doing.stack.size)
             for (value,) in struct.iter_unpack("<Q", data[: len(data) & ~7]):
                 if is_kernel_address(value) and image_of(self._target.modules, value) is not None:
                     addresses.append(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kdbridge.discovery.notes import try_read, try_read_pointer
+from kdbridge.discovery.notes import try_read_pointer
 from kdbridge.source import Source
 from kdbridge.target import Processor, Target
 from protocol.address import PAGE_SIZE
@@ -13,7 +13,7 @@ from protocol.arch import architecture_of
 from .bug_check_data import is_kernel_address
 from .plan import VirtualRange
 
-__all__ = ["LARGEST_STACK", "Working", "read_stack", "stack_of_thread", "working"]
+__all__ = ["LARGEST_STACK", "Working", "stack_of_thread", "working"]
 
 LARGEST_STACK = 0x18000
 """No kernel stack of x64 is larger (24 KiB usually, 96 KiB where one was grown)."""
@@ -88,12 +88,3 @@ def _stack_by_pointer(target: Target, processor: Processor, bounds: tuple[int, i
     # At most two pages: what lies above an interrupt's stack is another's.
     end = (pointer & ~(PAGE_SIZE - 1)) + _FOREIGN_STACK
     return VirtualRange(pointer, min(end, 1 << 64) - pointer)
-
-
-async def read_stack(source: Source, stack: VirtualRange) -> bytes:
-    """What of a stack can be read, from its lowest address on."""
-    data = await try_read(source, stack.address, stack.size)
-    if data is not None:
-        return data
-    first = PAGE_SIZE - stack.address % PAGE_SIZE
-    return await try_read(source, stack.address, min(first, stack.size)) or b""

@@ -21,6 +21,7 @@ __all__ = [
     "MachineType",
     "PagingGeometry",
     "architecture_of",
+    "pointer_size_of",
 ]
 
 ARCHITECTURES: dict[int, Architecture] = {one.machine_type: one for one in (AMD64, X86, ARM64)}
@@ -30,3 +31,9 @@ ARCHITECTURES: dict[int, Architecture] = {one.machine_type: one for one in (AMD6
 def architecture_of(machine_type: int) -> Architecture | None:
     """The architecture of this machine type, or None where this program does not know it."""
     return ARCHITECTURES.get(machine_type)
+
+
+def pointer_size_of(machine_type: int) -> int:
+    """Bytes of a pointer on such a machine; 8 where this program does not know it."""
+    architecture = architecture_of(machine_type)
+    return 8 if architecture is None else architecture.pointer_size

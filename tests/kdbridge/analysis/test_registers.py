@@ -9,8 +9,8 @@ from kdbridge.analysis.registers import (
     read_context,
     read_exception_record,
     read_trap_frame,
-    readable_end,
 )
+from kdbridge.discovery.notes import readable_end
 from protocol.arch import AMD64, ARM64
 from protocol.dumpfile.exception import ExceptionRecord
 from protocol.layouts.trap_frame import KTRAP_FRAME64
