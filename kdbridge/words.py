@@ -9,7 +9,10 @@ from protocol.address import format_address
 from protocol.arch import Architecture
 from protocol.structure import Structure, StructureLayout
 
-__all__ = ["duration", "file_time", "harmless", "hex_lines", "moment_of", "register_lines", "size"]
+__all__ = ["PRODUCT_TYPES", "duration", "file_time", "harmless", "hex_lines", "moment_of", "register_lines", "size"]
+
+PRODUCT_TYPES = {1: "workstation", 2: "domain controller", 3: "server"}
+"""NT_PRODUCT_TYPE (kd-protocol 7.5)."""
 
 _EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
 

@@ -6,6 +6,7 @@ from kdbridge.discovery.notes import try_read
 from kdbridge.memory.files import DumpFile
 from kdbridge.source import Source
 from kdbridge.target import SharedData, Target
+from kdbridge.words import PRODUCT_TYPES
 from protocol.address import PAGE_SIZE
 from protocol.arch import architecture_of
 
@@ -15,8 +16,6 @@ from .smbios import PROCESSOR_BLOB, SMBIOS_BLOB, firmware_texts, registry_texts
 
 __all__ = ["system_of", "times_of"]
 
-_PRODUCTS = {1: "workstation", 2: "domain controller", 3: "server"}
-"""NT_PRODUCT_TYPE."""
 _VENDOR_SIZE, _SHORTEST_VENDOR = 13, 4
 """CPUID's twelve letters and a NUL; of ARM64 something else lies there."""
 _LARGEST_BLOB = 1 << 16
@@ -35,7 +34,7 @@ async def system_of(source: Source, target: Target) -> System:
     return System(
         windows=_windows(target),
         build_lab=target.build_lab,
-        product=_PRODUCTS.get(target.shared_data.product_type, "") if target.shared_data is not None else "",
+        product=PRODUCT_TYPES.get(target.shared_data.product_type, "") if target.shared_data is not None else "",
         system_root=target.shared_data.system_root if target.shared_data is not None else "",
         processors=_processors(target),
         vendor=vendor or values.get("VendorIdentifier", ""),

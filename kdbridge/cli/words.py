@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 
 from kdbridge.target import Target, image_of
-from kdbridge.words import duration, file_time, harmless, hex_lines, register_lines, size
+from kdbridge.words import PRODUCT_TYPES, duration, file_time, harmless, hex_lines, register_lines, size
 from protocol.address import format_address
 from protocol.arch import architecture_of
 from protocol.bugcheck import describe
@@ -28,7 +28,6 @@ __all__ = [
     "why_lines",
 ]
 
-_SUFFIX = {1: "workstation", 2: "domain controller", 3: "server"}
 _STATUS = {
     1: "a break-in", 2: "the SysRq key", 3: "a bug check, before its blue screen", 4: "a bug check, at its end",
     5: "a fatal error", 6: "a debug control call", 7: "the debugger's worker",
@@ -87,7 +86,7 @@ def target_lines(target: Target) -> Iterator[str]:
         yield f"  built as {target.build_lab}"
     if target.shared_data is not None:
         up = duration(target.shared_data.interrupt_time / 1e7)
-        kind = _SUFFIX.get(target.shared_data.product_type, f"product type {target.shared_data.product_type}")
+        kind = PRODUCT_TYPES.get(target.shared_data.product_type, f"product type {target.shared_data.product_type}")
         root = f", {target.shared_data.system_root}" if target.shared_data.system_root else ""
         yield f"  {kind}{root}, {file_time(target.shared_data.system_time)}, up for {up}"
     yield from why_lines(target)
