@@ -10,15 +10,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from protocol.address import PAGE_SIZE, PageRuns
 from protocol.dumpfile import DumpType, plan_bitmap
 from protocol.dumpfile.header_layout import HEADER_LAYOUTS
 from simulator.kernel import KernelOptions, build_kernel
-from tests.referee import engine_home
+from tests.referee import engine_home, serving
 from tests.simulator.dumped import header_of, with_true_contexts
 
 __all__ = ["analyzing"]
@@ -39,17 +40,22 @@ class _Cost:
 def analyzing() -> None:
     """Our whole command line against volatility3's windows.crashinfo and WinDbg's engine, in turns."""
     scripts = Path(sys.executable).parent
-    with tempfile.TemporaryDirectory() as folder:
+    kdexec = Path(os.environ.get("KDBRIDGE_SHARED", "../shared")) / "windbg" / "kdexec"
+    # With Wine already up: its start is no part of what the engine does.
+    engine = kdexec.exists() and (engine_home() / "engine").exists()
+    with tempfile.TemporaryDirectory() as folder, serving() if engine else nullcontext():
         path = _sparse_dump(Path(folder))
-        kdexec = Path(os.environ.get("KDBRIDGE_SHARED", "../shared")) / "windbg" / "kdexec"
         readers: dict[str, Callable[[], _Cost]] = {
             "kdbridge analyze": lambda: _cost([scripts / "kdbridge", "analyze", path]),
             "volatility3 windows.crashinfo": lambda: _as_bitmap_full(
                 path, lambda: _cost([scripts / "vol", "-q", "-f", path, "windows.crashinfo"])
             ),
         }
-        if (engine_home() / "wine").exists() or kdexec.exists():
-            readers["WinDbg's engine, .bugcheck"] = lambda: _cost([kdexec, "-z", path, ".bugcheck"], "kdexec.exe")
+        if engine:
+            for words in (".bugcheck",), (".bugcheck", "r", "k", "lm"):
+                readers[f"WinDbg's engine, {', '.join(words)}"] = partial(
+                    _cost, [kdexec, "-z", path, *words], "kdexec.exe"
+                )
         costs: dict[str, list[_Cost]] = {name: [] for name in readers}
         for _ in range(_ROUNDS):
             for name, run in readers.items():
@@ -105,12 +111,15 @@ def _as_bitmap_full(path: Path, run: Callable[[], _Cost]) -> _Cost:
 
 def _cost(command: Sequence[str | Path], watched: str = "") -> _Cost:
     """`watched`: part of the command line of the process whose memory counts, where it is not our child's."""
-    with _watching(watched) as seen:
+    # To a file: a pipe is open until the last of a command's children has ended, Wine's services among them.
+    with _watching(watched) as seen, tempfile.TemporaryFile() as printed:
         start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        output = process.communicate()[0].decode("utf-8", "replace")
+        process = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT)
+        process.wait()
         took = time.perf_counter() - start
         seen.append(0)
+        printed.seek(0)
+        output = printed.read().decode("utf-8", "replace")
     assert process.returncode in (0, 1), output[-2000:]
     assert "d1" in output.lower() or "MajorVersion" in output, output[-2000:]
     return _Cost(took, max(seen))

@@ -22,7 +22,7 @@ from kdbridge.target import Target
 from kdbridge.transports.sim import SimTransport, open_sim
 from protocol.errors import KdError
 from simulator.kernel import SimulatedKernel
-from tests.referee import Kdexec, RefereeError, Transcript, parse
+from tests.referee import Kdexec, RefereeError, Transcript, parse, serving
 
 from .curve import Curve, draw
 
@@ -135,7 +135,8 @@ def value() -> None:
             files = trio.run(
                 _cut_off, way, plan, Path(folder), moments, clock=trio.testing.MockClock(autojump_threshold=0)
             )
-            seen = [_seen(kdexec, path, kernel) for path in files]
+            with serving():
+                seen = [_seen(kdexec, path, kernel) for path in files]
         for moment, items in zip(moments, seen, strict=True):
             lacking = ", ".join(item for item in ITEMS if item not in items) or "nothing"
             print(

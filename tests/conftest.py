@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.referee import Kdexec, engine_home
+from tests.referee import Kdexec, engine_home, serving
 
 # Two cores are shared with whatever else runs there: how long one example takes says nothing.
 settings.register_profile("dev", deadline=None)
@@ -48,11 +49,12 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def kdexec(shared: Path) -> Kdexec:
+def kdexec(shared: Path) -> Iterator[Kdexec]:
     """Microsoft's debugger engine, ready to be called: see tests.referee."""
     tool = shared / "windbg/kdexec"
     if not tool.exists():
         _absent(f"{tool} is not here: the debugger engine cannot be asked")
     if not (engine_home() / "engine/kdexec.exe").exists():
         _absent(f"the debugger engine is not installed: run {tool.parent / 'setup'}, or make referee")
-    return Kdexec(tool)
+    with serving():
+        yield Kdexec(tool)

@@ -4,8 +4,9 @@
     transcript = parse(text)
     transcript["r"].text
 
-A call takes from five to ten seconds. All calls on a machine share one Wine prefix, so they run one after the other,
-whatever the number of test processes. From trio: `await trio.to_thread.run_sync(partial(kdexec, "-k", …))`.
+All calls on a machine share one Wine prefix, so they run one after the other, whatever the number of test processes.
+Inside `with serving():`, as the fixture is, they also share one Wine server. From trio:
+`await trio.to_thread.run_sync(partial(kdexec, "-k", …))`.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ import re
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Answer", "Kdexec", "RefereeError", "Transcript", "engine_home", "parse"]
+__all__ = ["Answer", "Kdexec", "RefereeError", "Transcript", "engine_home", "parse", "server_is_up", "serving"]
+
+_SERVER_START = 20.0
+"""Seconds a Wine server may take to come up."""
 
 _COMMAND = re.compile(r"^\[kdexec\] > (.*)$")
 _RESULT = re.compile(r"^\[kdexec\] ([0-9a-f]{8,16}) in \d+ ms$")
@@ -126,6 +131,44 @@ def parse(text: str) -> Transcript:
 def engine_home() -> Path:
     """Where the engine is installed: KDENGINE_HOME, or a cache folder in the home directory."""
     return Path(os.environ.get("KDENGINE_HOME", Path.home() / ".cache/kdengine"))
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[None]:
+    """Keep one Wine server up over all calls made meanwhile. RefereeError when none comes up.
+
+    Left to itself the server ends a second after each call, and an engine that starts in just that moment ends with
+    it: status 1, and not a word printed. A server that somebody else keeps up is used, and left alone.
+    """
+    with _alone():
+        server = subprocess.Popen(
+            ["wineserver", "-f", "-p"],
+            env=_wine(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + _SERVER_START
+        while not server_is_up():
+            if time.monotonic() > deadline:
+                server.kill()
+                raise RefereeError(f"wineserver did not come up within {_SERVER_START:g} s")
+            time.sleep(0.02)
+    try:
+        yield
+    finally:
+        with _alone():  # another process may be in the middle of a call
+            server.send_signal(signal.SIGINT)  # on which it takes Wine's services with it; not so on SIGTERM
+            server.wait()
+
+
+def server_is_up() -> bool:
+    """Whether a Wine server serves the engine's prefix at this moment."""
+    return not subprocess.run(["wineserver", "-k0"], env=_wine(), check=False).returncode  # signal 0: only asks
+
+
+def _wine() -> dict[str, str]:
+    return {**os.environ, "WINEPREFIX": str(engine_home() / "prefix")}
 
 
 @contextlib.contextmanager

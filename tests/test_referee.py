@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.referee import Kdexec, RefereeError, parse
+from tests.referee import Kdexec, RefereeError, parse, server_is_up
 
 _PRINTED = """[kdexec] DebugCreate 00000000
 
@@ -66,3 +67,10 @@ def test_a_failure_tells_what_was_printed(tool: Path) -> None:
         Kdexec(tool)("fail")
     with pytest.raises(RefereeError, match=r"longer than 1 s(.|\n)*rax=0"):
         Kdexec(tool)("hang", timeout=1)
+
+
+@pytest.mark.referee
+def test_wine_stays_up_between_calls(kdexec: Kdexec, shared: Path) -> None:
+    kdexec("-z", shared / "data/dumps/triage_arm64.dmp", ".bugcheck")
+    time.sleep(4)  # a server left to itself is gone two seconds after the call
+    assert server_is_up()
