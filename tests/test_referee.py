@@ -72,5 +72,5 @@ def test_a_failure_tells_what_was_printed(tool: Path) -> None:
 @pytest.mark.referee
 def test_wine_stays_up_between_calls(kdexec: Kdexec, shared: Path) -> None:
     kdexec("-z", shared / "data/dumps/triage_arm64.dmp", ".bugcheck")
-    time.sleep(4)  # a server left to itself is gone two seconds after the call
+    time.sleep(4)  # noqa: TID251  (a server left to itself is gone two seconds after the call)
     assert server_is_up()

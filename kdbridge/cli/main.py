@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.metadata import version
 
 import click
@@ -14,29 +15,9 @@ import click
 from kdbridge.transports import masked_keys
 from protocol.errors import KdError
 
-from .analyze import analyze_command
-from .control import break_command, continue_command, crash_command, reboot_command
-from .convert import convert_command
-from .decode import decode_command
-from .doctor import doctor_command
-from .dump import dump_command
-from .info import info_command
-from .keygen import keygen_command
-from .memory import memory_command
-from .modules import modules_command
-from .ports import ports_command
-from .print_buffer import print_buffer_command
-from .processes import processes_command
-from .registers import registers_command
-from .resume import resume_command
 from .run import Interrupted, say
-from .simulate import simulate_command
-from .stack import stack_command
-from .tap import tap_command
-from .triage_name import triage_name_command
-from .verify import verify_command
 
-__all__ = ["commands", "main"]
+__all__ = ["VERBS", "commands", "main"]
 
 _FILE = 5
 _INTERRUPTED = 130
@@ -50,6 +31,12 @@ TARGET   serial:/dev/ttyUSB0?baud=115200 · COM3 · tcp:HOST:PORT · tcp-listen:
 Exit codes: 0 done · 1 done, with shortcomings named · 2 usage · 3 no contact · 4 target lost or refused
             5 file error · 130 interrupted (what was read is kept)
 """
+VERBS = (
+    "dump", "resume", "info", "analyze", "triage-name", "modules", "processes", "stack", "print-buffer", "doctor",
+    "registers", "memory", "convert", "verify", "break", "continue", "reboot", "crash", "simulate", "ports", "keygen",
+    "decode", "tap",
+)  # fmt: skip
+_IN_CONTROL = ("break", "continue", "reboot", "crash")
 
 
 class _Gone(Exception):  # noqa: N818  (nothing went wrong: whoever read our output has what they wanted)
@@ -57,6 +44,19 @@ class _Gone(Exception):  # noqa: N818  (nothing went wrong: whoever read our out
 
 
 class _Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs, as `--help` lists them."""
+        return sorted(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb of this name. Its module is loaded here, as most of a short command's time is loading modules."""
+        if cmd_name not in VERBS:
+            return None
+        name = cmd_name.replace("-", "_")
+        module = import_module(f".{'control' if cmd_name in _IN_CONTROL else name}", __package__)
+        command: click.Command = getattr(module, f"{name}_command")
+        return command
+
     def invoke(self, ctx: click.Context) -> object:
         """Run the verb."""
         try:
@@ -75,34 +75,6 @@ def commands() -> None:
     A machine is only read from. What stops, continues, restarts or crashes it is a verb or an option of that name:
     break, continue, reboot, crash, --break-in, --then.
     """
-
-
-for command in (
-    dump_command,
-    resume_command,
-    info_command,
-    analyze_command,
-    triage_name_command,
-    modules_command,
-    processes_command,
-    stack_command,
-    print_buffer_command,
-    doctor_command,
-    registers_command,
-    memory_command,
-    convert_command,
-    verify_command,
-    break_command,
-    continue_command,
-    reboot_command,
-    crash_command,
-    simulate_command,
-    ports_command,
-    keygen_command,
-    decode_command,
-    tap_command,
-):
-    commands.add_command(command)
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ from kdbridge.target import Module
 from protocol.errors import KdError
 from protocol.pdb import Pdb
 
-from .download import address_of, download
 from .path import Folder, Server, SymbolPath
 from .store import ImageIdentity, find_in, image_identity, open_pdb
 
@@ -140,6 +139,9 @@ class PdbSymbols:
     async def _ask(self, server: Server, wanted: ImageIdentity) -> Pdb | None:
         if not self._download or self._failures.get(server.url, 0) >= _MOST_FAILURES:
             return None
+        # Python's HTTP modules take longer to load than most commands to run, and hardly any downloads.
+        from .download import address_of, download
+
         try:
             path = await download(server, wanted)
             self._failures[server.url] = 0

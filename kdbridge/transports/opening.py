@@ -9,8 +9,6 @@ from .net import open_net
 from .pipe import open_pipe
 from .rfc2217 import open_rfc2217
 from .serial import open_serial
-from .sim import open_sim
-from .sim_net import open_sim_net
 from .tcp import listen_tcp, open_tcp
 from .transport import Transport
 from .unix import listen_unix, open_unix
@@ -19,6 +17,10 @@ __all__ = ["OPENERS", "open_transport"]
 
 
 async def _open_sim(address: TargetAddress) -> Transport:
+    # The simulator is a program of its own: whoever has a real machine does not wait for it to load.
+    from .sim import open_sim
+    from .sim_net import open_sim_net
+
     options = dict(address.options)
     return (open_sim_net if "link" in options else open_sim)(address.url, address.place, options)
 

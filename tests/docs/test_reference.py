@@ -12,7 +12,7 @@ import pytest
 import kdbridge
 import kdbridge.errors
 import protocol.errors
-from kdbridge.cli.main import commands
+from kdbridge.cli.main import VERBS, commands
 from kdbridge.transports.address import SCHEMES
 from simulator.scenarios import SCENARIOS
 from tests.docs.messages import raised, texts
@@ -52,13 +52,15 @@ def _waiting() -> list[str]:
 
 def _command(name: str) -> click.Command:
     assert isinstance(commands, click.Group)
-    return commands.commands[name]
+    command = commands.get_command(click.Context(commands), name)
+    assert command is not None
+    return command
 
 
 # ---- verbs -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", sorted(commands.commands))
+@pytest.mark.parametrize("verb", sorted(VERBS))
 def test_every_verb_has_its_page_with_its_help(verb: str) -> None:
     page = _PAGES[f"docs/verbs/{verb}.md"]
     assert page.lines[0] == f"# kdbridge {verb}"
@@ -69,7 +71,7 @@ def test_every_verb_has_its_page_with_its_help(verb: str) -> None:
 
 
 def test_no_page_is_of_a_verb_that_is_not_there() -> None:
-    assert {Path(name).stem for name in _PAGES if name.startswith("docs/verbs/")} == set(commands.commands)
+    assert {Path(name).stem for name in _PAGES if name.startswith("docs/verbs/")} == set(VERBS)
 
 
 def _lines_shown() -> Iterator[tuple[str, str]]:
@@ -91,7 +93,7 @@ def test_verbs_and_options_that_are_shown_exist() -> None:
         verb = text.split()[1]
         if verb.startswith("-") or not verb.isalpha() or verb.isupper():
             continue
-        if verb not in commands.commands:
+        if verb not in VERBS:
             wrong.append(f"{place}: there is no verb {verb}: {text}")
             continue
         known = {name for parameter in _command(verb).params for name in parameter.opts} | {"--help", "-h"}

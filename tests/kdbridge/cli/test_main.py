@@ -11,11 +11,11 @@ from pathlib import Path
 import click
 import pytest
 
-from kdbridge.cli.main import commands
+from kdbridge.cli.main import VERBS, commands
 from tests.kdbridge.cli.calling import PROGRAM, call, program, sim
 from tests.kdbridge.cli.conftest import Home
 
-_VERBS = sorted(commands.commands)
+_VERBS = sorted(VERBS)
 
 
 def test_the_verbs_are_those_of_the_issue() -> None:
@@ -31,7 +31,9 @@ def test_each_verb_has_help(verb: str) -> None:
         assert (ended.code, ended.err) == (0, "")
         assert ended.out.startswith(f"Usage: kdbridge {verb} ")
         assert ("  --json " in ended.out) == (verb not in {"simulate", "tap"})
-    options = [option for option in commands.commands[verb].params if isinstance(option, click.Option)]
+    command = commands.get_command(click.Context(commands), verb)
+    assert command is not None
+    options = [option for option in command.params if isinstance(option, click.Option)]
     assert options and [option.name for option in options if not option.help] == [], "every option says what it does"
 
 
