@@ -6,6 +6,7 @@ import os
 import pty
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -44,6 +45,15 @@ def test_the_program_tells_of_its_verbs_targets_and_exit_codes() -> None:
         assert f"\n  {verb} " in ended.out
     assert "Exit codes: 0 done · 1 done, with shortcomings named · 2 usage · 3 no contact" in ended.out
     assert call("--version").out.startswith("kdbridge, version ")
+
+
+def test_a_command_loads_nothing_that_it_does_not_use() -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, kdbridge.cli.main, kdbridge.cli.analyze; print(*sys.modules)"],
+        check=True, capture_output=True, text=True,
+    ).stdout.split()  # fmt: skip
+    assert "kdbridge.opening" in loaded
+    assert {"simulator", "urllib.request", "scapy", "kdbridge.cli.dump"} & set(loaded) == set()
 
 
 def test_what_is_no_command_is_a_usage_error() -> None:
