@@ -49,7 +49,7 @@ async def bug_check_ranges(source: Source, target: Target) -> list[VirtualRange]
     """The structures that the parameters point to, and the code and stack that a saved context in them names."""
     found: list[VirtualRange] = []
     values = target.bug_check_parameters
-    meanings = parameters_of(bug_check(target.bug_check_code or 0), values[0])
+    meanings = parameters_of(bug_check(target.bug_check_code or 0), values)
     for value, meaning in zip(values, meanings, strict=True):
         kind = meaning.kind
         size = _SIZES.get(kind, 0)

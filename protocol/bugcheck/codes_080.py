@@ -151,9 +151,9 @@ CODES: tuple[BugCheck, ...] = (
             ),
             case(
                 0x06,
-                "A device did not answer a directed power callback.",
+                "A device did not complete a directed power callback.",
                 K.ADDRESS("device context of the power framework"),
-                K.VALUE("0: power down, 1: power up"),
+                K.VALUE("1: power down, 0: power up"),
             ),
             case(
                 0x500,

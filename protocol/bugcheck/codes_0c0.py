@@ -25,7 +25,7 @@ CODES: tuple[BugCheck, ...] = (
     bug(
         0xC1,
         "SPECIAL_POOL_DETECTED_MEMORY_CORRUPTION",
-        "A driver wrote to a part of its special pool page that it does not own, or freed it wrongly.",
+        "A driver wrote to a part of its special pool page that it does not own, or used special pool wrongly.",
         K.ADDRESS("address that the driver tried to free"),
         K.VALUE("depends on the fourth"),
         K.VALUE("depends on the fourth"),
@@ -33,6 +33,23 @@ CODES: tuple[BugCheck, ...] = (
             "0x20 to 0x2F: a bad address, or bytes around the block were written; "
             "0x30 and 0x31: allocated or freed at the wrong IRQL"
         ),
+        cases=(
+            case(
+                0x30,
+                "It asked for pool at an IRQL at which it must not.",
+                K.IRQL("at the time"),
+                K.VALUE("pool type"),
+                K.SIZE("size"),
+            ),
+            case(
+                0x31,
+                "It freed pool at an IRQL at which it must not.",
+                K.IRQL("at the time"),
+                K.VALUE("pool type"),
+                K.ADDRESS("block"),
+            ),
+        ),
+        selector=4,
     ),
     bug(
         0xC2,

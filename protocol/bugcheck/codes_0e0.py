@@ -32,6 +32,7 @@ CODES: tuple[BugCheck, ...] = (
         0xE2,
         "MANUALLY_INITIATED_CRASH",
         "Someone crashed the machine on purpose, from a debugger or the keyboard.",
+        asked_for=True,
     ),
     bug(
         0xE3,
@@ -50,7 +51,7 @@ CODES: tuple[BugCheck, ...] = (
         K.ADDRESS("start of the range, or the queue"),
         K.ADDRESS("end of the range"),
     ),
-    bug(0xE5, "POWER_FAILURE_SIMULATE", "A power failure was simulated."),
+    bug(0xE5, "POWER_FAILURE_SIMULATE", "A power failure was simulated.", asked_for=True),
     bug(
         0xE6,
         "DRIVER_VERIFIER_DMA_VIOLATION",

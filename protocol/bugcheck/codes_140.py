@@ -147,7 +147,7 @@ CODES: tuple[BugCheck, ...] = (
         *_DEPENDS,
     ),
     bug(0x160, "WIN32K_ATOMIC_CHECK_FAILURE", "A function of the window system that must be atomic was not."),
-    bug(0x161, "LIVE_SYSTEM_DUMP", "Nothing failed: a dump of a running system was asked for."),
+    bug(0x161, "LIVE_SYSTEM_DUMP", "Nothing failed: a dump of a running system was asked for.", asked_for=True),
     bug(
         0x162,
         "KERNEL_AUTO_BOOST_INVALID_LOCK_RELEASE",

@@ -16,7 +16,7 @@ CODES: tuple[BugCheck, ...] = (
     bug(0x181, "WVR_LIVEDUMP_STATE_TRANSITION_TIMEOUT", f"{_REPLICATION} did not change its state in time."),
     bug(0x182, "WVR_LIVEDUMP_RECOVERY_IOCONTEXT_TIMEOUT", f"{_REPLICATION} did not recover an I/O in time."),
     bug(0x183, "WVR_LIVEDUMP_APP_IO_TIMEOUT", f"{_REPLICATION} did not complete a program's I/O in time."),
-    bug(0x184, "WVR_LIVEDUMP_MANUALLY_INITIATED", f"{_REPLICATION}: someone asked for a dump."),
+    bug(0x184, "WVR_LIVEDUMP_MANUALLY_INITIATED", f"{_REPLICATION}: someone asked for a dump.", asked_for=True),
     bug(0x185, "WVR_LIVEDUMP_STATE_FAILURE", f"{_REPLICATION} failed in one of its states."),
     bug(0x186, "WVR_LIVEDUMP_CRITICAL_ERROR", f"{_REPLICATION} met a severe error."),
     bug(
@@ -135,6 +135,7 @@ CODES: tuple[BugCheck, ...] = (
         "MANUALLY_INITIATED_POWER_BUTTON_HOLD",
         "Someone held the power button down to crash the machine.",
         K.COUNT("milliseconds that it was held"),
+        asked_for=True,
     ),
     bug(0x1C9, "USER_MODE_HEALTH_MONITOR_LIVEDUMP", "A process that watches over user mode did not report in time."),
     bug(

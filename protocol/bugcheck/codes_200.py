@@ -11,6 +11,7 @@ from .model import ParameterKind as K
 __all__ = ["CODES"]
 
 _DEPENDS = (K.VALUE("depends on the first"),) * 3
+_BY_ITS_NAME = "Microsoft publishes no more than the name, by which"
 _HEX_CHOICE = "chosen by whoever crashed the machine"
 _MODIFIED = (0x50, 0x7E, 0x7F, 0x8E, 0xD6, 0xEA)
 _BASES = {row.code: row for table in (codes_040, codes_080, codes_0c0, codes_0e0) for row in table.CODES}
@@ -31,11 +32,29 @@ CODES: tuple[BugCheck, ...] = (
         *_DEPENDS,
     ),
     bug(
+        0x11C8,
+        "MANUALLY_INITIATED_POWER_BUTTON_HOLD_LIVE_DUMP",
+        f"{_BY_ITS_NAME} someone held the power button down, and a live dump was written.",
+        asked_for=True,
+    ),
+    bug(
+        0x21C8,
+        "MANUALLY_INITIATED_BLACKSCREEN_HOTKEY_LIVE_DUMP",
+        f"{_BY_ITS_NAME} someone pressed the keys for a black screen, and a live dump was written.",
+        asked_for=True,
+    ),
+    bug(
         0x20001,
         "HYPERVISOR_ERROR",
         "The hypervisor met an error that it cannot recover from.",
         K.SUBCODE("failure"),
         *_DEPENDS,
+    ),
+    bug(
+        0x30006,
+        "XBOX_MANUALLY_INITIATED_CRASH",
+        f"{_BY_ITS_NAME} someone crashed the machine on purpose.",
+        asked_for=True,
     ),
     *(replace(_BASES[code], code=0x10000000 | code, name=f"{_BASES[code].name}_M") for code in _MODIFIED),
     bug(
@@ -49,10 +68,8 @@ CODES: tuple[BugCheck, ...] = (
         0x400000AD,
         "VIDEO_DRIVER_DEBUG_REPORT_REQUEST",
         "Nothing failed: the video port made a small dump on behalf of a display driver.",
-        K.VALUE("chosen by the driver"),
-        K.VALUE("chosen by the driver"),
-        K.VALUE("chosen by the driver"),
-        K.VALUE("chosen by the driver"),
+        *(K.VALUE("chosen by the driver"),) * 4,
+        asked_for=True,
     ),
     bug(
         0xC0000218,
@@ -79,5 +96,6 @@ CODES: tuple[BugCheck, ...] = (
         "MANUALLY_INITIATED_CRASH1",
         "Someone crashed the machine on purpose, from a debugger, the keyboard or a tool.",
         *(K.VALUE(_HEX_CHOICE),) * 4,
+        asked_for=True,
     ),
 )

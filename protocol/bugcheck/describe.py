@@ -53,12 +53,12 @@ def describe(code: int, parameters: Sequence[int]) -> BugCheckText:
     """Put a bug check into words. Missing parameters count as 0, more than four are left out; nothing is raised."""
     values = [value & 0xFFFFFFFF_FFFFFFFF for value in [*parameters[:4], 0, 0, 0, 0][:4]]
     found = bug_check(code)
-    meanings = parameters_of(found, values[0])
+    meanings = parameters_of(found, values)
     a, b, c, d = (_line(value, parameter) for value, parameter in zip(values, meanings, strict=True))
     if found is None:
         meaning = _UNKNOWN if code & 0xFFFFFFFF else _NOT_ONE
     else:
-        subcase = found.subcase(values[0])
+        subcase = found.subcase(values)
         meaning = found.meaning if subcase is None else f"{found.meaning} {subcase.meaning}"
     return BugCheckText(code & 0xFFFFFFFF, bug_check_name(code), meaning, (a, b, c, d))
 

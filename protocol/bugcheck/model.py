@@ -7,6 +7,7 @@ published (or not known to us), a parameter is RESERVED: it is shown, never inte
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = ["RESERVED", "BugCheck", "Parameter", "ParameterKind", "Subcase", "bug", "case", "parameters_of"]
@@ -63,9 +64,9 @@ RESERVED = Parameter("reserved, or not known", ParameterKind.RESERVED)
 
 @dataclass(frozen=True, slots=True)
 class Subcase:
-    """What a bug check means when its first parameter is `value`, or lies between `value` and `last` inclusive.
+    """What a bug check means when the parameter that selects is `value`, or between `value` and `last` inclusive.
 
-    `parameters` are the second to the fourth; None where they are those of the bug check itself.
+    `parameters` are the other three; None where they are those of the bug check itself.
     """
 
     value: int
@@ -84,23 +85,31 @@ class BugCheck:
     parameters: tuple[Parameter, Parameter, Parameter, Parameter]
     subcases: tuple[Subcase, ...] = ()
     aliases: tuple[str, ...] = ()
+    selector: int = 1
+    """Number of the parameter that selects a subcase: 1 to 4."""
+    asked_for: bool = False
+    """Nothing failed: somebody wanted the crash or the dump."""
 
-    def subcase(self, parameter1: int) -> Subcase | None:
-        """The subcase that this first parameter selects; None where it selects none."""
+    def subcase(self, values: Sequence[int]) -> Subcase | None:
+        """The subcase that these four values select; None where they select none."""
+        selecting = values[self.selector - 1]
         for subcase in self.subcases:
-            if subcase.value <= parameter1 <= subcase.last:
+            if subcase.value <= selecting <= subcase.last:
                 return subcase
         return None
 
 
-def parameters_of(found: BugCheck | None, parameter1: int) -> tuple[Parameter, Parameter, Parameter, Parameter]:
-    """What the four parameters mean when the first is this; RESERVED, all of them, of a code that nobody knows."""
+def parameters_of(found: BugCheck | None, values: Sequence[int]) -> tuple[Parameter, Parameter, Parameter, Parameter]:
+    """What the four parameters mean with these values; RESERVED, all of them, of a code that nobody knows."""
     if found is None:
         return (RESERVED, RESERVED, RESERVED, RESERVED)
-    subcase = found.subcase(parameter1)
+    subcase = found.subcase(values)
     if subcase is None or subcase.parameters is None:
         return found.parameters
-    return (found.parameters[0], *subcase.parameters)
+    at, meanings = found.selector - 1, list(subcase.parameters)
+    meanings.insert(at, found.parameters[at])
+    p1, p2, p3, p4 = meanings
+    return (p1, p2, p3, p4)
 
 
 def bug(
@@ -110,14 +119,16 @@ def bug(
     *parameters: Parameter,
     cases: tuple[Subcase, ...] = (),
     aliases: tuple[str, ...] = (),
+    selector: int = 1,
+    asked_for: bool = False,
 ) -> BugCheck:
     """One row of a table; parameters that are not given are RESERVED."""
     p1, p2, p3, p4 = (*parameters, *[RESERVED] * (4 - len(parameters)))
-    return BugCheck(code, name, meaning, (p1, p2, p3, p4), cases, aliases)
+    return BugCheck(code, name, meaning, (p1, p2, p3, p4), cases, aliases, selector, asked_for)
 
 
 def case(value: int, meaning: str, *parameters: Parameter, last: int | None = None) -> Subcase:
-    """One subcase; `parameters` are the second to the fourth, none at all where they are those of the bug check."""
+    """One subcase; `parameters` are those that do not select it, none at all where they are those of the bug check."""
     through = value if last is None else last
     if not parameters:
         return Subcase(value, through, meaning, None)

@@ -70,6 +70,15 @@ _ADDRESS = 0xFFFFD105_5C2A1040
         (0x24, (0x001904FB, 0, 0, 0), 0, "file 0x19, line 1275  where in the driver's source"),
         (0x101, (0x18, 0, _ADDRESS, 5), 3, "5  number of that processor"),
         (0x9F, (3, _ADDRESS, 0, _ADDRESS), 3, "ffffd105`5c2a1040  IRP that is held"),
+        # Microsoft of 0x9F, 6: "Directed Power Down(1) or Power Up(0) completion".
+        (0x9F, (6, _ADDRESS, 1, 0), 2, "0x1  1: power down, 0: power up"),
+        # Microsoft of 0xC1, 30 and 31: current IRQL, pool type, size or the address being freed.
+        (0xC1, (2, 1, 0x40, 0x30), 0, "2 (DISPATCH_LEVEL)  at the time"),
+        (0xC1, (2, 1, 0x40, 0x30), 1, "0x1  pool type"),
+        (0xC1, (2, 1, 0x40, 0x30), 2, "64 bytes  size"),
+        (0xC1, (2, 1, _ADDRESS, 0x31), 2, "ffffd105`5c2a1040  block"),
+        (0xC1, (2, 1, _ADDRESS, 0x31), 3, "0x31  0x20 to 0x2F"),
+        (0xC1, (_ADDRESS, 0x10, 0x20, 0x21), 0, "ffffd105`5c2a1040  address that the driver tried to free"),
         (0x133, (0, 0x501, 0x500, 0), 1, "0x501  time spent, in ticks"),
         (0x133, (1, 0x1E00, _ADDRESS, 0), 1, "0x1e00  limit, in ticks"),
         (0x13A, (0x11, 0, 0, 7), 3, "0x7  reserved, or not known"),
@@ -94,6 +103,11 @@ def test_a_parameter_is_written_by_its_kind(code: int, parameters: tuple[int, ..
 )
 def test_the_first_parameter_adds_to_the_meaning(code: int, parameter: int, words: str) -> None:
     assert words in describe(code, (parameter, 0, 0, 0)).meaning
+
+
+def test_another_parameter_may_add_to_the_meaning() -> None:
+    assert describe(0xC1, (2, 1, 0x40, 0x30)).meaning.endswith("It asked for pool at an IRQL at which it must not.")
+    assert describe(0xC1, (0x30, 1, 0x40, 0)).meaning == BUG_CHECKS[0xC1].meaning
 
 
 def test_codes_that_differ_by_a_modifier_mean_the_same() -> None:
