@@ -1,4 +1,4 @@
-"""Where each page lies in a dump file, and which page lies at a place: found by bisection, never one entry a page.
+"""Where each page lies in a dump file: found by bisection, never one entry a page.
 
 RunIndex is for dumps that say runs: three numbers a run. BitmapIndex is for dumps that say bits: the bitmap itself and
 one sum for 4,096 bits, so that 64 GiB of memory cost less than 3 MiB however torn the set of pages is. Of a bitmap that
@@ -8,13 +8,14 @@ is too large to be kept the sums alone stay, one for 32,768 bits: at most 2 MiB.
 from __future__ import annotations
 
 import bisect
+import itertools
 import struct
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from protocol.address import PAGE_SIZE, PageRun
+from protocol.address import PAGE_SIZE, PageRun, PageRuns
 from protocol.errors import DumpFormatError
 
 __all__ = [
@@ -39,9 +40,10 @@ LARGE_CHUNK_SIZE = 4096
 """Bytes of bitmap that share one sum where the bitmap is not kept."""
 
 _EMPTY = bytes(CHUNK_SIZE)
+_NOTHING = bytes(1 << 16)
+"""A piece of a bitmap in which no bit is set, of the size in which files are read."""
 _FULL = b"\xff" * CHUNK_SIZE
 _WORDS = struct.Struct(f"<{CHUNK_SIZE // 8}Q")
-_WORD = struct.Struct("<Q")
 _ALL = (1 << 64) - 1
 
 
@@ -74,10 +76,6 @@ class PageIndex(Protocol):
         """The same, with how many pages can be read there at once."""
         ...
 
-    def page_at(self, offset: int) -> int | None:
-        """The page frame to which the byte at this file offset belongs; None where no page lies."""
-        ...
-
     def runs(self) -> Iterator[PageRun]:
         """What the file holds, ascending by page frame."""
         ...
@@ -86,12 +84,13 @@ class PageIndex(Protocol):
 class RunIndex:
     """Pages that lie in a file run by run, whatever the order of the runs."""
 
-    __slots__ = ("_bases", "_by_rank", "_claimed_count", "_counts", "_first", "_page_count", "_ranks")
+    __slots__ = ("_bases", "_claimed_count", "_counts", "_first", "_page_count", "_ranks", "ambiguous")
 
     def __init__(self, first_page_offset: int, runs: Iterable[PageRun], stored: int | None = None) -> None:
         """`runs` in the file's order, of which the file holds the first `stored` pages (None: all).
 
-        Raises DumpFormatError when two runs overlap, or one is beyond what can be physical memory.
+        What two of these runs hold is left out: which of its two places is true cannot be told.
+        Raises DumpFormatError when a run is beyond what can be physical memory.
         """
         self._first = first_page_offset
         self._bases: array[int] = array("Q")
@@ -112,23 +111,37 @@ class RunIndex:
             self._counts.append(count)
             self._ranks.append(rank)
             rank += count
-        self._page_count = rank
-        self._by_rank: array[int] = array("Q", range(len(self._bases)))
         if not ascending:
             self._sort()
-        for at in range(1, len(self._bases)):
-            if self._bases[at - 1] + self._counts[at - 1] > self._bases[at]:
-                raise DumpFormatError(
-                    f"two runs of memory hold page {self._bases[at]:#x}: which of them is true cannot be told"
-                )
+        self.ambiguous = self._twice()
+        """Pages that two runs hold."""
+        if self.ambiguous:
+            self._leave_out(self.ambiguous)
+        self._page_count = sum(self._counts)
 
     def _sort(self) -> None:
         order = sorted(range(len(self._bases)), key=self._bases.__getitem__)
         self._bases, self._counts, self._ranks = (
             array("Q", (column[at] for at in order)) for column in (self._bases, self._counts, self._ranks)
         )
-        for place, original in enumerate(order):
-            self._by_rank[original] = place
+
+    def _twice(self) -> PageRuns:
+        found: list[PageRun] = []
+        end = 0
+        for base, count in zip(self._bases, self._counts, strict=True):
+            if base < end:
+                found.append(PageRun(base, min(end - base, count)))
+            end = max(end, base + count)
+        return PageRuns(found)
+
+    def _leave_out(self, pages: PageRuns) -> None:
+        columns = list(zip(self.runs(), self._ranks, strict=True))
+        self._bases, self._counts, self._ranks = array("Q"), array("Q"), array("Q")
+        for run, rank in columns:
+            for part in PageRuns([run]) - pages:
+                self._bases.append(part.base_page)
+                self._counts.append(part.page_count)
+                self._ranks.append(rank + part.base_page - run.base_page)
 
     @property
     def page_count(self) -> int:
@@ -151,14 +164,6 @@ class RunIndex:
         if at < 0 or (skipped := page - self._bases[at]) >= self._counts[at]:
             return None
         return Extent(self._first + (self._ranks[at] + skipped) * PAGE_SIZE, self._counts[at] - skipped)
-
-    def page_at(self, offset: int) -> int | None:
-        """The page frame to which the byte at this file offset belongs."""
-        rank = (offset - self._first) // PAGE_SIZE
-        if not 0 <= rank < self._page_count:
-            return None
-        place = self._by_rank[bisect.bisect_right(self._by_rank, rank, key=self._ranks.__getitem__) - 1]
-        return self._bases[place] + rank - self._ranks[place]
 
     def runs(self) -> Iterator[PageRun]:
         """What the file holds, ascending by page frame; runs that touch are not joined."""
@@ -188,7 +193,25 @@ class BitmapIndex:
         self._page_count = self._claimed_count = 0
         size = CHUNK_SIZE if again is None else LARGE_CHUNK_SIZE
         self._bits = 8 * size
-        for chunk in _in_chunks(bitmap, size):
+        for piece in _in_pieces(bitmap, size):
+            if stored is None or self._page_count < stored:
+                self._add(piece, size, stored)
+            elif piece != _NOTHING:
+                self._claimed_count += int.from_bytes(piece, "little").bit_count()
+
+    def _add(self, piece: bytes, size: int, stored: int | None) -> None:
+        """A whole number of chunks."""
+        if piece == _NOTHING:
+            # A bitmap may be 1 GiB of hardly anything: such a piece costs one comparison.
+            number = len(piece) // size
+            self._before.extend(itertools.repeat(self._page_count, number))
+            if isinstance(self._chunks, _Again):
+                self._chunks.append(piece[:size], number)
+            else:
+                self._chunks.extend([_EMPTY] * number)
+            return
+        for at in range(0, len(piece), size):
+            chunk = piece[at : at + size]
             count = int.from_bytes(chunk, "little").bit_count()
             self._claimed_count += count
             if stored is None or count < stored - self._page_count:
@@ -232,26 +255,22 @@ class BitmapIndex:
         ahead = int.from_bytes(self._chunks[at], "little") >> bit
         return Extent(offset, ((ahead + 1) & ~ahead).bit_length() - 1)
 
-    def page_at(self, offset: int) -> int | None:
-        """The page frame to which the byte at this file offset belongs."""
-        rank = (offset - self._first) // PAGE_SIZE
-        if not 0 <= rank < self._page_count:
-            return None
-        at = bisect.bisect_right(self._before, rank) - 1
-        left = rank - self._before[at]
-        for number, (word,) in enumerate(_WORD.iter_unpack(self._chunks[at])):
-            count = word.bit_count()
-            if left < count:
-                rest: int = word
-                for _ in range(left):
-                    rest &= rest - 1
-                return at * self._bits + 64 * number + (rest & -rest).bit_length() - 1
-            left -= count
-        raise AssertionError("the sums of a bitmap do not fit its bits")
-
     def runs(self) -> Iterator[PageRun]:
-        """What the file holds, ascending by page frame."""
-        return runs_of_bits(self._chunks)
+        """What the file holds, ascending by page frame; runs that touch are joined."""
+        return _joined(self._apart())
+
+    def _apart(self) -> Iterator[PageRun]:
+        """The runs, cut at the borders of chunks. The sums tell where nothing is: nothing is read there."""
+        at, end = 0, len(self._before)
+        while at < end:
+            count = (self._before[at + 1] if at + 1 < end else self._page_count) - self._before[at]
+            base = at * self._bits
+            if count == self._bits:
+                yield PageRun(base, count)
+            elif count:
+                for run in runs_of_bits([self._chunks[at]]):
+                    yield PageRun(base + run.base_page, run.page_count)
+            at = at + 1 if count else max(bisect.bisect_right(self._before, self._before[at], at) - 1, at + 1)
 
 
 class _Again:
@@ -264,9 +283,10 @@ class _Again:
         self._count = 0
         self._last = self._latest = (-1, b"")
 
-    def append(self, chunk: bytes) -> None:
-        self._last = (self._count, chunk)
-        self._count += 1
+    def append(self, chunk: bytes, number: int = 1) -> None:
+        """This chunk, so many times."""
+        self._count += number
+        self._last = (self._count - 1, chunk)
 
     def __len__(self) -> int:
         return self._count
@@ -278,9 +298,6 @@ class _Again:
                 return chunk
         self._latest = (number, self._ask(number).ljust(LARGE_CHUNK_SIZE, b"\0"))
         return self._latest[1]
-
-    def __iter__(self) -> Iterator[bytes]:
-        return map(self.__getitem__, range(self._count))
 
 
 def runs_of_bits(bitmap: Iterable[bytes]) -> Iterator[PageRun]:
@@ -309,17 +326,37 @@ def runs_of_bits(bitmap: Iterable[bytes]) -> Iterator[PageRun]:
         yield PageRun(start, base - start)
 
 
-def _in_chunks(pieces: Iterable[bytes], size: int = CHUNK_SIZE) -> Iterator[bytes]:
-    """The same bytes in pieces of this size, the last one filled up with zeros."""
+def _in_chunks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    for data in _in_pieces(pieces, CHUNK_SIZE):
+        for at in range(0, len(data), CHUNK_SIZE):
+            yield data[at : at + CHUNK_SIZE]
+
+
+def _in_pieces(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The same bytes, in pieces of whole chunks of this size, the last one filled up with zeros."""
     rest = b""
     for piece in pieces:
-        data = rest + piece
+        data = rest + piece if rest else piece
         whole = len(data) // size * size
-        for at in range(0, whole, size):
-            yield data[at : at + size]
+        if whole:
+            yield data[:whole]
         rest = data[whole:]
     if rest:
         yield rest.ljust(size, b"\0")
+
+
+def _joined(runs: Iterable[PageRun]) -> Iterator[PageRun]:
+    """Ascending runs, those that touch made one."""
+    last: PageRun | None = None
+    for run in runs:
+        if last is not None and last.end_page == run.base_page:
+            last = PageRun(last.base_page, last.page_count + run.page_count)
+            continue
+        if last is not None:
+            yield last
+        last = run
+    if last is not None:
+        yield last
 
 
 def _lowest_bits(chunk: bytes, count: int) -> bytes:

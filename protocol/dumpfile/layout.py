@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from protocol.address import PAGE_SIZE, PageRun
 from protocol.errors import DumpFormatError
 
+from .believed import BelievedRuns
 from .bitmap import BITMAP_HEADER, BitmapHeader, parse_bitmap_header
 from .complete import complete_index
 from .header import DumpHeader, DumpType, parse_header
 from .header_layout import DUMP_HEADER64
 from .index import LARGE_CHUNK_SIZE, BitmapIndex, PageIndex, RunIndex
 from .range_index import GROUP, RangeIndex
-from .ranges import RANGE_HEADER, RANGE_SIZE, parse_range_header, ranges_of_bytes, ranges_of_table
+from .ranges import RANGE_HEADER, RANGE_SIZE, columns_of_table, parse_range_header, ranges_of_bytes, ranges_of_table
 from .secondary import SecondaryBlob, parse_secondary
 from .summary import SUMMARY_HEADER, parse_summary_header
 from .triage import parse_triage
@@ -78,17 +79,24 @@ class _Pages:
 def parse_layout(read: ReadFile, size: int) -> DumpLayout:
     """Find out where everything lies in a file of `size` bytes.
 
-    Raises DumpFormatError, with the file offset, when no page could be found in it: damaged tables, an unknown type,
-    no dump at all. A file that was cut off in its pages is told by `shortcomings`.
+    Raises DumpFormatError, with the file offset, when it is no dump at all, or of an unknown type. Everything else that
+    is wrong is told by `shortcomings`: a file that was cut off, or whose tables are damaged, is used as far as they
+    can be believed. At worst no page is found, and the header tells all the same.
     """
     header = parse_header(read(0, DUMP_HEADER64.size))
     if header.dump_type is DumpType.TRIAGE:
         return _triage(read, header, size)
-    pages = _PARSERS[header.dump_type](read, header, size)
+    try:
+        pages = _PARSERS[header.dump_type](read, header, size)
+    except DumpFormatError as error:
+        nothing = RunIndex(header.size, ())
+        return DumpLayout(
+            header, nothing, header.size, 0, size, size, (), (f"no page of memory can be found in it: {error}",)
+        )
     claimed = pages.index.claimed_count
     expected = pages.first_offset + claimed * PAGE_SIZE
     shortcomings = list(pages.shortcomings)
-    if missing := claimed - pages.index.page_count:
+    if missing := max(claimed - _stored(size, pages.first_offset), 0):
         shortcomings.append(
             f"the file was cut off: {size:#x} bytes of {expected:#x} are there, and {missing} of {claimed} pages"
             " are not"
@@ -105,13 +113,28 @@ def parse_layout(read: ReadFile, size: int) -> DumpLayout:
 
 
 def _complete(_read: ReadFile, header: DumpHeader, size: int) -> _Pages:
-    shortcomings = []
-    if header.surplus_runs:
+    index, problem = complete_index(header, _stored(size, header.size))
+    shortcomings = [problem] if problem else []
+    if header.surplus_runs and not problem:
         shortcomings.append(
             f"the header counts {header.surplus_runs} more runs of memory than it can hold: their pages are not found"
         )
-    index = complete_index(header, _stored(size, header.size))
+    shortcomings += _of_overlaps(index)
+    claimed = header.claimed_pages
+    if claimed == int.from_bytes(b"PAGE" * (header.bits // 32), "little"):
+        shortcomings.append("the header does not say how many pages there are (NumberOfPages): WinDbg warns of that")
+    elif claimed is not None and claimed != index.claimed_count and not header.surplus_runs:
+        shortcomings.append(
+            f"the header says {claimed} pages (NumberOfPages), its runs have {index.claimed_count}: runs are believed"
+        )
     return _Pages(index, header.size, tuple(shortcomings))
+
+
+def _of_overlaps(index: RunIndex) -> list[str]:
+    if not (twice := index.ambiguous):
+        return []
+    count, first = twice.page_count, twice[0].base_page
+    return [f"pages that two runs of memory hold are left out: {count} of them, {first:#x} the first"]
 
 
 def _bitmap(read: ReadFile, header: DumpHeader, size: int) -> _Pages:
@@ -146,18 +169,22 @@ def _ranges(read: ReadFile, header: DumpHeader, size: int) -> _Pages:
         raise DumpFormatError(f"a dump of type {header.dump_type:X} exists for 64-bit machines only", 0)
     table = parse_range_header(read(header.size, RANGE_HEADER.size), header.size, header.dump_type)
     pieces = _pieces(read, table.table_offset, table.table_size, size, "table of ranges")
-    found, stored = ranges_of_table(pieces, table), _stored(size, table.first_page_offset)
+    stored = _stored(size, table.first_page_offset)
 
     def group(number: int) -> Iterator[PageRun]:
         part = GROUP * RANGE_SIZE
         return ranges_of_bytes(read(table.table_offset + number * part, part))
 
     index: RunIndex | RangeIndex
-    if table.table_size <= _KEPT_RANGES * RANGE_SIZE:
-        index = RunIndex(table.first_page_offset, found, stored)
-    else:
-        index = RangeIndex(table.first_page_offset, found, group, stored)
     shortcomings = []
+    if table.table_size <= _KEPT_RANGES * RANGE_SIZE:
+        runs = BelievedRuns(ranges_of_table(pieces, table), "range")
+        index = RunIndex(table.first_page_offset, runs, stored)
+        shortcomings += [runs.problem] if runs.problem else []
+        shortcomings += _of_overlaps(index)
+    else:
+        index = RangeIndex(table.first_page_offset, columns_of_table(pieces, table), group, stored)
+        shortcomings += [index.problem] if index.problem else []
     if table.total_pages is not None and table.total_pages != index.claimed_count:
         shortcomings.append(f"the ranges have {index.claimed_count} pages, their header says {table.total_pages}")
     return _Pages(index, table.first_page_offset, tuple(shortcomings))

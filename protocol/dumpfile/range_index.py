@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import bisect
+import itertools
+import operator
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from protocol.address import PAGE_SIZE, PageRun
-from protocol.errors import DumpFormatError
 
+from .believed import left_out
 from .index import HIGHEST_PAGE, Extent
+from .ranges import Columns
 
 __all__ = ["GROUP", "RangeIndex"]
 
@@ -20,41 +23,59 @@ GROUP = 64
 class RangeIndex:
     """A PageIndex of ranges that ascend, as WinDbg writes them. It keeps 16 bytes for 64 ranges."""
 
-    __slots__ = ("_bases", "_claimed_count", "_count", "_end", "_first", "_group", "_latest", "_page_count", "_ranks")
+    __slots__ = ("_bases", "_claimed_count", "_count", "_end", "_first", "_group", "_latest", "_page_count", "_ranks",
+                 "problem")  # fmt: skip
 
     def __init__(
         self,
         first_page_offset: int,
-        runs: Iterable[PageRun],
+        columns: Iterable[Columns],
         group: Callable[[int], Iterable[PageRun]],
         stored: int | None = None,
     ) -> None:
-        """`runs` in the file's order, once; `group(n)` gives those from n x GROUP on again.
+        """`columns` in the file's order, once, each but the last of whole groups; `group(n)` gives one group again.
 
-        Raises DumpFormatError when a range begins before the end of the one before, or is beyond physical memory.
+        The ranges are believed up to the first that begins before the end of the one before, or is beyond physical
+        memory; `problem` says then which that was, and why.
         """
+        self.problem = ""
         self._first = first_page_offset
         self._group = group
         self._latest: tuple[int, tuple[PageRun, ...]] = (-1, ())
         self._bases: array[int] = array("Q")
         self._ranks: array[int] = array("Q")
         self._count = self._claimed_count = self._end = 0
-        for number, run in enumerate(runs):
-            if run.end_page > HIGHEST_PAGE:
-                raise DumpFormatError(
-                    f"range {number}, {run.page_count:#x} pages from {run.base_page:#x} on, is beyond 52 bits"
-                )
-            if run.base_page < self._end:
-                raise DumpFormatError(
-                    f"range {number} does not lie behind the one before, and there are too many to sort"
-                )
-            if number % GROUP == 0:
-                self._bases.append(run.base_page)
-                self._ranks.append(self._claimed_count)
-            self._end = run.end_page
-            self._count += 1
-            self._claimed_count += run.page_count
+        for bases, counts in columns:
+            # There may be two million ranges: where all is well, nothing is done for each one alone.
+            ends = list(map(operator.add, bases, counts))
+            good = len(bases)
+            if good and not (
+                bases[0] >= self._end and ends[-1] <= HIGHEST_PAGE and all(map(operator.le, ends, bases[1:]))
+            ):
+                good = self._believed(bases, ends)
+            ranks = list(itertools.accumulate(counts[:good], initial=self._claimed_count))
+            self._bases.extend(bases[:good:GROUP])
+            self._ranks.extend(ranks[:good:GROUP])
+            self._count += good
+            self._claimed_count = ranks[-1]
+            if good < len(bases):
+                break
+            self._end = ends[-1] if ends else self._end
         self._page_count = self._claimed_count if stored is None else min(self._claimed_count, stored)
+
+    def _believed(self, bases: Sequence[int], ends: Sequence[int]) -> int:
+        """How many of these ranges can be."""
+        last = self._end
+        for at, (base, end) in enumerate(zip(bases, ends, strict=True)):
+            what = f"range {self._count + at}"
+            if end > HIGHEST_PAGE:
+                self.problem = left_out(what, f"({end - base:#x} pages from {base:#x} on) is beyond 52 bits")
+                return at
+            if base < last:
+                self.problem = left_out(what, "does not lie behind the one before, and there are too many to sort")
+                return at
+            last = end
+        return len(bases)
 
     @property
     def page_count(self) -> int:
@@ -88,19 +109,6 @@ class RangeIndex:
                 at = rank + page - run.base_page
                 count = min(run.end_page - page, self._page_count - at)
                 return Extent(self._first + at * PAGE_SIZE, count) if count > 0 else None
-            rank += run.page_count
-        return None
-
-    def page_at(self, offset: int) -> int | None:
-        """The page frame to which the byte at this file offset belongs."""
-        at = (offset - self._first) // PAGE_SIZE
-        if not 0 <= at < self._page_count:
-            return None
-        number = bisect.bisect_right(self._ranks, at) - 1
-        rank = self._ranks[number]
-        for run in self._runs_of(number):
-            if at < rank + run.page_count:
-                return run.base_page + at - rank
             rank += run.page_count
         return None
 

@@ -5,6 +5,8 @@ They are known from other people's readers alone, and older readers cannot open 
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,7 +23,9 @@ __all__ = [
     "MOST_RANGES",
     "RANGE_HEADER",
     "RANGE_SIZE",
+    "Columns",
     "RangeHeader",
+    "columns_of_table",
     "parse_range_header",
     "ranges_of_bytes",
     "ranges_of_table",
@@ -53,6 +57,10 @@ RANGE_SIZE = 16
 assert _RANGE.size == RANGE_SIZE
 
 
+Columns = tuple[tuple[int, ...], tuple[int, ...]]
+"""First pages and page counts of ranges that follow each other in a table."""
+
+
 @dataclass(frozen=True, slots=True)
 class RangeHeader:
     """Where the table of ranges lies, and where the pages begin (at no page border). Offsets in the file."""
@@ -81,18 +89,34 @@ def parse_range_header(data: bytes, offset: int, kind: DumpType) -> RangeHeader:
     return RangeHeader(table, size, first, fields["total_pages"] if kind is DumpType.COMPLETE_RANGES else None)
 
 
-def ranges_of_table(pieces: Iterable[bytes], header: RangeHeader) -> Iterator[PageRun]:
-    """The ranges in a table that comes in pieces, each a whole number of entries, in the order of their pages."""
+def columns_of_table(pieces: Iterable[bytes], header: RangeHeader) -> Iterator[Columns]:
+    """The ranges in a table that comes in pieces, each a whole number of entries, in the order of their pages.
+
+    There may be two million of them: so nothing here is done for each one alone.
+    """
     left = header.total_pages
     for piece in pieces:
-        for run in ranges_of_bytes(piece):
-            if left is None and not run.base_page:
+        words = struct.unpack(f"<{len(piece) // RANGE_SIZE * 2}Q", piece[: len(piece) // RANGE_SIZE * RANGE_SIZE])
+        bases, counts = words[::2], words[1::2]
+        if left is None:
+            if 0 in bases:
+                end = bases.index(0)
+                yield bases[:end], counts[:end]
                 return
-            if left is not None:
-                if left <= 0:
-                    return
-                left -= run.page_count
-            yield run
+        else:
+            sums = list(itertools.accumulate(counts))
+            if not sums or sums[-1] >= left:
+                end = bisect.bisect_left(sums, left) + 1 if left else 0
+                yield bases[:end], counts[:end]
+                return
+            left -= sums[-1]
+        yield bases, counts
+
+
+def ranges_of_table(pieces: Iterable[bytes], header: RangeHeader) -> Iterator[PageRun]:
+    """The same, one after the other."""
+    for bases, counts in columns_of_table(pieces, header):
+        yield from map(PageRun, bases, counts)
 
 
 def ranges_of_bytes(data: bytes) -> Iterator[PageRun]:

@@ -26,7 +26,8 @@ def test_sizes_are_the_engines(shared: Path, name: str) -> None:
 def test_pages_lie_where_volatility_finds_them(shared: Path, name: str) -> None:
     path = shared / f"data/dumps/dbgeng-written/{name}.dmp"
     data = path.read_bytes()
-    index = complete_index(parse_header(data))
+    index, problem = complete_index(parse_header(data))
+    assert problem == ""
     found = 0
     with volatility.open_oracle(path) as oracle:
         for page in range(0x2000):

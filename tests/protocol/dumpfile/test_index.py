@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 import tracemalloc
 
 import pytest
@@ -30,14 +31,12 @@ def _check(index: PageIndex, pages_in_file_order: list[int], absent: list[int]) 
     places = {page: _FIRST + rank * PAGE_SIZE for rank, page in enumerate(pages_in_file_order)}
     for page, offset in places.items():
         assert index.offset_of(page) == offset
-        assert index.page_at(offset) == index.page_at(offset + PAGE_SIZE - 1) == page
         extent = index.extent_of(page)
         assert extent is not None and extent.file_offset == offset and extent.page_count >= 1
         for ahead in range(extent.page_count):
             assert places[page + ahead] == offset + ahead * PAGE_SIZE
     for page in absent:
         assert index.offset_of(page) is index.extent_of(page) is None
-    assert index.page_at(_FIRST - 1) is index.page_at(_FIRST + len(places) * PAGE_SIZE) is None
     assert PageRuns(index.runs()) == PageRuns.from_pages(places)
 
 
@@ -74,7 +73,6 @@ def test_bits_in_pieces_of_any_size(
         assert PageRuns(index.runs()) == PageRuns.from_pages(kept)
         for rank in (0, 1, len(kept) // 2, len(kept) - 1):
             assert index.offset_of(kept[rank]) == _FIRST + rank * PAGE_SIZE
-            assert index.page_at(_FIRST + rank * PAGE_SIZE) == kept[rank]
     else:
         _check(index, kept, [page for page in pages[len(kept) :] if page not in kept])
     assert PageRuns(runs_of_bits(pieces)) == PageRuns.from_pages(pages)
@@ -109,11 +107,50 @@ def test_a_bitmap_whose_pages_are_cut_off_costs_no_more_than_they_do() -> None:
     assert peak < 1 << 20
 
 
-def test_runs_that_cannot_be_are_refused() -> None:
-    with pytest.raises(DumpFormatError, match="two runs of memory hold page 0x12"):
-        RunIndex(_FIRST, [PageRun(0x12, 4), PageRun(0x10, 3)])
+@given(st.lists(st.builds(PageRun, st.integers(0, 60), st.integers(0, 9)), max_size=12), st.none() | st.integers(0, 60))
+def test_what_two_runs_hold_is_left_out_and_nothing_else(runs: list[PageRun], stored: int | None) -> None:
+    in_file = [page for run in runs for page in range(run.base_page, run.end_page)][:stored]
+    index = RunIndex(_FIRST, runs, stored)
+    held = {page: _FIRST + at * PAGE_SIZE for at, page in enumerate(in_file) if in_file.count(page) == 1}
+    assert {page: index.offset_of(page) for page in range(80) if index.offset_of(page) is not None} == held
+    assert index.ambiguous == PageRuns.from_pages(page for page in in_file if in_file.count(page) > 1)
+    assert (index.page_count, index.claimed_count) == (len(held), sum(run.page_count for run in runs))
+    for page, offset in held.items():
+        extent = index.extent_of(page)
+        assert extent is not None
+        assert all(held[page + ahead] == offset + ahead * PAGE_SIZE for ahead in range(extent.page_count))
+    assert PageRuns(index.runs()) == PageRuns.from_pages(held)
+
+
+def test_a_run_beyond_physical_memory_is_refused() -> None:
     with pytest.raises(DumpFormatError, match="run 1 of memory, 0x2 pages from 0xffffffffff on, is beyond 52 bits"):
         RunIndex(_FIRST, [PageRun(1, 1), PageRun(HIGHEST_PAGE - 1, 2)])
+
+
+def test_the_largest_bitmap_that_is_believed_costs_little_where_it_is_empty() -> None:
+    # 2^33 bits, three of them set: 1 GiB, which is given 64 KiB at a time.
+    nothing, piece = bytes(1 << 16), 1 << 19
+    set_bits = {0: 1, 9_000: 77, 16_383: piece - 1}
+    asked: list[int] = []
+
+    def part(number: int) -> bytes:
+        bit = set_bits.get(number)
+        return nothing if bit is None else (1 << bit).to_bytes(1 << 16, "little")
+
+    def again(number: int) -> bytes:
+        asked.append(number)
+        at = number % 16 * LARGE_CHUNK_SIZE
+        return part(number // 16)[at : at + LARGE_CHUNK_SIZE]
+
+    began = time.process_time()
+    index = BitmapIndex(0x40003000, map(part, range(16_384)), None, again)
+    runs = list(index.runs())
+    assert time.process_time() - began < 1.5, "it was 5 s, a chunk at a time"
+    pages = [number * piece + bit for number, bit in set_bits.items()]
+    assert runs == [PageRun(page, 1) for page in pages]
+    assert [index.offset_of(page) for page in pages] == [0x40003000, 0x40004000, 0x40005000]
+    assert index.offset_of(5000 * piece) is None
+    assert len(asked) < 10, "where nothing is, the sums say so"
 
 
 @pytest.mark.parametrize("stored", [None, 0, 5, 20_000])
@@ -135,6 +172,4 @@ def test_a_bitmap_that_is_not_kept_says_the_same_as_one_that_is(stored: int | No
         assert (mine is None) == (theirs is None)
         if mine is not None and theirs is not None:
             assert mine.file_offset == theirs.file_offset and mine.page_count >= theirs.page_count
-    for rank in rng.sample(range(kept.page_count), min(kept.page_count, 1000)):
-        assert other.page_at(0x3000 + 4096 * rank) == kept.page_at(0x3000 + 4096 * rank)
     assert asked or kept.page_count < 10, "it was asked for, and not kept"

@@ -49,7 +49,6 @@ def test_pages_lie_where_kdmp_parser_finds_them(kind: DumpType, tmp_path: Path) 
             offset = layout.pages.offset_of(page)
             assert offset is not None
             assert data[offset : offset + 0x1000] == oracle.read_page(page) == content
-            assert layout.pages.page_at(offset) == page
 
 
 def test_a_file_that_was_cut_off_keeps_what_it_has() -> None:
@@ -80,5 +79,35 @@ def test_damage_is_named() -> None:
     with pytest.raises(DumpFormatError, match="before its ranges"):
         parse_range_header(bytes(table), 0x2000, DumpType.KERNEL_RANGES)
     data = bytearray(encode_header(replace(HEADER, dump_type=DumpType.KERNEL_RANGES)))
-    with pytest.raises(DumpFormatError, match="0x2000: the file ends inside the header of its ranges"):
-        parse_layout(reader(bytes(data)), len(data))
+    layout = parse_layout(reader(bytes(data)), len(data))
+    assert layout.pages.page_count == 0
+    assert layout.shortcomings == (
+        "no page of memory can be found in it: at file offset 0x2000: the file ends inside the header of its ranges",
+    )
+
+
+@pytest.mark.parametrize("kind", [kind for kind in DumpType if kind >= 8])
+def test_one_damaged_range_costs_no_more_than_itself_and_what_lies_behind(kind: DumpType) -> None:
+    data, memory = _dump(kind)
+    damaged = bytearray(data)
+    damaged[0x2040:0x2048] = struct.pack("<Q", 1 << 60)
+    layout = parse_layout(reader(bytes(damaged)), len(data))
+    assert layout.shortcomings[0] == (
+        "range 1 (0x20 pages from 0x1000000000000000 on) is beyond 52 bits: it is left out, and so is what follows it"
+    )
+    assert list(layout.pages.runs()) == [_RUNS[0]]
+    for page in range(0x10, 0x13):
+        offset = layout.pages.offset_of(page)
+        assert offset is not None and data[offset : offset + 0x1000] == memory[page]
+
+
+def test_ranges_that_overlap_keep_what_only_one_of_them_has() -> None:
+    data, memory = _dump(DumpType.KERNEL_RANGES)
+    damaged = bytearray(data)
+    damaged[0x2050:0x2058] = struct.pack("<Q", 0x1CB)  # of the last five, two are the last of the range before
+    layout = parse_layout(reader(bytes(damaged)), len(data))
+    assert layout.shortcomings == ("pages that two runs of memory hold are left out: 2 of them, 0x1cb the first",)
+    assert layout.pages.offset_of(0x1CB) is layout.pages.offset_of(0x1CC) is None
+    for page, truth in {0x10: 0x10, 0x1CA: 0x1CA, 0x1CD: 0x100002, 0x1CF: 0x100004}.items():
+        offset = layout.pages.offset_of(page)
+        assert offset is not None and data[offset : offset + 0x1000] == memory[truth]
