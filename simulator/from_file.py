@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRun, PageRuns
 from protocol.arch import AMD64, MachineType
 from protocol.dumpfile import parse_layout
-from protocol.dumpfile.complete import UNREADABLE_PAGE
+from protocol.dumpfile.complete import marks_unreadable
 from protocol.dumpfile.header import DumpHeader
-from protocol.dumpfile.layout import ReadFile
+from protocol.dumpfile.index import HIGHEST_PAGE
+from protocol.dumpfile.layout import DumpLayout, ReadFile
 from protocol.errors import DumpFormatError, LayoutError
 from protocol.kdcom import KdcomLink
 from protocol.layouts.kdbg import LARGEST_SIZE, parse_kdbg
@@ -38,6 +40,8 @@ from .target import KdTarget
 __all__ = ["FileMachine", "machine_of_dump", "machine_of_raw"]
 
 _MOST_PROCESSORS = 2048
+_MOST_RUNS = 1 << 16
+"""Runs of RAM that are kept in memory: 10 MiB of them."""
 _LARGEST_SPECIAL, _LEAST_SPECIAL = 0xF0, 0xD8
 _VERSION_FLAGS = 0x47
 _KPCR_PRCB = 0x180
@@ -66,12 +70,15 @@ def machine_of_dump(read: ReadFile, size: int) -> FileMachine:
     if layout.is_triage:
         return _machine_of_small_dump(read, header, size)
 
+    if not layout.pages.page_count:
+        raise SimulationError("; ".join(("this dump has no page that can be served", *layout.shortcomings)))
+
     def page(pfn: int) -> bytes | None:
         offset = layout.pages.offset_of(pfn)
         data = read(offset, PAGE_SIZE) if offset is not None else b""
-        return data if len(data) == PAGE_SIZE and data != UNREADABLE_PAGE else None
+        return data if len(data) == PAGE_SIZE and not marks_unreadable(layout.kind, data) else None
 
-    runs = PageRuns(layout.pages.runs())
+    runs = _runs(layout)
     image = MemoryImage(runs, backings=(PageBacking(runs, page),))
     memory = _Memory(image, header.directory_table_base & AMD64.paging.root_mask)
     block = _block(memory, header.kd_debugger_data_block)
@@ -85,8 +92,16 @@ def machine_of_dump(read: ReadFile, size: int) -> FileMachine:
     stopped = next((p.number for p in processors if p.program_counter == place), 0)
     code = int.from_bytes(header.exception[:4], "little") or STATUS_BREAKPOINT
     target = _target(image, version, processors, Behaviour(), stopped, Stop(code=code, again=True))
-    text = f"a dump of Windows build {header.minor_version}, {len(processors)} processors, {runs.page_count} pages"
+    text = (
+        f"a dump of Windows build {header.minor_version}, {len(processors)} processors, {layout.pages.page_count} pages"
+    )
     return FileMachine(target, text)
+
+
+def _runs(layout: DumpLayout) -> PageRuns:
+    """The frames of RAM. Where they lie in very many runs: all that there can be, and each page is looked up."""
+    runs = list(islice(layout.pages.runs(), _MOST_RUNS + 1))
+    return PageRuns(runs if len(runs) <= _MOST_RUNS else [PageRun(0, HIGHEST_PAGE)])
 
 
 def _machine_of_small_dump(read: ReadFile, header: DumpHeader, size: int) -> FileMachine:

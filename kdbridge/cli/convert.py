@@ -48,9 +48,7 @@ def convert_command(
         async with open_source(source, 1.0) as opened:
             if not isinstance(opened, (Snapshot, DumpFile)):
                 raise DumpError("convert works on what was brought home: a Snapshot or a dump file")
-            if isinstance(opened, DumpFile) and opened.path.resolve() == out.resolve():  # noqa: ASYNC240
-                raise DumpError(f"{out} is the source itself")
-            check_place(out, force)
+            check_place(out, force, Path(source))
             target = await known(opened)
             with shown_progress() as progress:
                 rendered = await render(

@@ -26,12 +26,12 @@ _LISTED = 64
 @click.option(
     "--against",
     type=click.Path(path_type=Path),
-    metavar="SNAPSHOT|RAW",
-    help="Compare every page with this Snapshot, raw image or dump.",
+    metavar="SNAPSHOT|DUMP|RAW",
+    help="Compare all of its memory with this Snapshot, dump or raw image.",
 )
 @json_option
 def verify_command(dump: Path, against: Path | None, as_json: bool) -> int:
-    """Check DUMP: structure, sizes, bitmap, contexts; and page by page with --against. Exit code 1: it is flawed."""
+    """Check DUMP: structure, sizes, bitmap, contexts; and all its memory with --against. Exit code 1: it is flawed."""
 
     if dump.is_dir():
         raise FileError(f"{dump} is a folder; verify checks a dump file (`kdbridge convert` makes one of a Snapshot)")
@@ -47,7 +47,8 @@ def verify_command(dump: Path, against: Path | None, as_json: bool) -> int:
         if as_json:
             print_json(
                 {"good": checked.good, "dump_type": checked.dump_type.value, "pages": checked.pages,
-                 "pieces": pieces, "compared": checked.compared, "differing": [hex(pfn) for pfn in checked.differing],
+                 "pieces": pieces, "compared": checked.compared,
+                 "compared_bytes": checked.compared_bytes, "differing": [hex(pfn) for pfn in checked.differing],
                  "overlaid": checked.overlaid, "problems": list(checked.problems)}
             )  # fmt: skip
             return 0 if checked.good else 1

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kdbridge.log_blob import runs_as_json
 from kdbridge.snapshot import PageState, Snapshot
+from protocol.address import PageRuns
 
 from .held import HeldPages
 
@@ -14,13 +15,14 @@ __all__ = ["log_of"]
 _MOST_LOG = 1 << 15
 
 
-def log_of(source: HeldPages, missing: int) -> dict[str, object]:
-    """The document, without what only one kind of dump has."""
+def log_of(source: HeldPages, held: PageRuns, unreadable: PageRuns, missing: int) -> dict[str, object]:
+    """The document, without what only one kind of dump has. `held` and `unreadable` are of the pages that it needs."""
+    inferred = held & source.inferred
     document: dict[str, object] = {
         "made_by": "kdbridge",
         "source": Path(source.name).name,
-        "pages_read": (source.held - source.inferred).page_count,
-        "pages_unreadable": source.unreadable.page_count,
+        "pages_read": held.page_count - inferred.page_count,
+        "pages_unreadable": unreadable.page_count,
         "missing_pages": missing,
         "inferred": {},
     }
@@ -29,6 +31,6 @@ def log_of(source: HeldPages, missing: int) -> dict[str, object]:
             state.name.lower(): runs_as_json(source.coverage.runs(state)) for state in PageState if state.inferred
         }
         document["log"] = source.log_text[-_MOST_LOG:].decode("utf-8", "replace")
-    elif source.inferred:
-        document["inferred"] = {"before": runs_as_json(source.inferred)}
+    elif inferred:
+        document["inferred"] = {"before": runs_as_json(inferred)}
     return document

@@ -22,7 +22,7 @@ from protocol.dumpfile.plan import DumpPlan, plan_bitmap, plan_complete
 from protocol.errors import DumpFormatError
 
 from .header import comment_of, header_of
-from .held import HeldPages
+from .held import HeldPages, held_among
 from .kind import DumpKind, DumpLayoutChoice
 from .log import log_of
 from .overlay import Overlay, overlay_for
@@ -65,8 +65,9 @@ async def render(
         raise DumpError(f"a dump of {source.name} cannot be written: discovery found {lacking}")
     overlay = await overlay_for(source, target)
     wanted = await _pages_of(kind, source, target, target.runs)
-    held = (source.held - source.inferred if strict else source.held) & wanted
-    unreadable = source.unreadable & wanted
+    held, unreadable = await held_among(source, wanted, progress)
+    if strict:
+        held -= source.inferred
     missing = wanted.page_count - held.page_count - unreadable.page_count
     if missing and not partial:
         raise DumpError(
@@ -82,7 +83,7 @@ async def render(
         plan = _plan(header, target.runs, held, kind, layout)
         if kind is DumpKind.ACTIVE or held & source.inferred:
             # Windows' kernel and complete dumps have no such piece, and ours only where there is something to tell.
-            plan = plan.with_secondary(encode_log(log_of(source, missing), header.minor_version))
+            plan = plan.with_secondary(encode_log(log_of(source, held, unreadable, missing), header.minor_version))
     except DumpFormatError as error:
         raise DumpError(f"{path} cannot be written: {error}") from None
     meter = Meter(progress, f"writing {path.name}", plan.total_size)

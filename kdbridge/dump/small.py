@@ -6,6 +6,7 @@ is, why it stopped, and where every processor stands.
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from pathlib import Path
 
 from kdbridge.discovery.processes import find_processes
@@ -15,6 +16,7 @@ from kdbridge.memory.files import DumpFile
 from kdbridge.plan import Places, VirtualRange, Working, small_batches, working
 from kdbridge.snapshot import Snapshot
 from kdbridge.target import Processor, Target
+from protocol.address import PageRuns
 from protocol.arch import Architecture, architecture_of
 from protocol.dumpfile.complete import UNREADABLE_PAGE
 from protocol.dumpfile.header import DumpType
@@ -22,7 +24,7 @@ from protocol.dumpfile.triage import TriageContents, TriageDriver, TriageUnloade
 from protocol.errors import DumpFormatError
 
 from .header import comment_of, header_of
-from .held import HeldPages
+from .held import HeldPages, held_among
 from .log import log_of
 from .patchwork import Patchwork, available
 from .rendered import Rendered
@@ -40,7 +42,7 @@ async def render_small(
     architecture = architecture_of(target.version.machine_type)
     if architecture is None:
         raise DumpError(f"a dump of {source.name} cannot be written: its architecture is not known")
-    patchwork, reasons, missing = await _gather(source, target)
+    patchwork, reasons, missing, frames = await _gather(source, target)
     lacking = f"PARTIAL: {missing} pages of a small dump are missing" if missing else ""
     if missing and not partial:
         raise DumpError(f"{source.name} lacks {missing} of the pages of a small dump; --partial writes what there is")
@@ -50,7 +52,8 @@ async def render_small(
     blocks = patchwork.blocks()
     contents = await _contents(source, target, blocks)
     header = header_of(target, architecture, comment_of(target, comment, lacking))
-    log = encode_log({**log_of(source, missing), "pieces": reasons}, header.minor_version)
+    held, unreadable = await held_among(source, frames)
+    log = encode_log({**log_of(source, held, unreadable, missing), "pieces": reasons}, header.minor_version)
     try:
         data = b"".join(encode_triage(header, contents, log))
     except DumpFormatError as error:
@@ -70,26 +73,30 @@ async def render_small(
     )
 
 
-async def _gather(source: HeldPages, target: Target) -> tuple[Patchwork, list[dict[str, object]], int]:
-    """The pieces that are there, what for, and how many pages are not."""
+async def _gather(source: HeldPages, target: Target) -> tuple[Patchwork, list[dict[str, object]], int, PageRuns]:
+    """The pieces that are there, what for, how many pages are not, and which pages they all are."""
     patchwork = Patchwork()
     reasons: list[dict[str, object]] = []
     places = Places.of(source, target)
     missing = 0
-    async for batch in small_batches(source, target):
-        size = 0
-        for piece in batch.ranges:
-            found = await available(source.virtual, piece.address, piece.size)
-            size += sum(len(data) for _, data in found)
-            patchwork.add(found)
-        lacks = 0
-        if places is not None:
-            before = places.untold
-            frames = await places.frames(batch.ranges)
-            lacks = (frames - source.held - source.unreadable).page_count + places.untold - before
-        missing += lacks
-        wanted = sum(piece.size for piece in batch.ranges)
-        reasons.append({"for": batch.reason, "wanted": wanted, "there": size, "missing_pages": lacks})
+    pages = PageRuns()
+    async with aclosing(small_batches(source, target)) as batches:  # type: ignore[type-var]
+        async for batch in batches:
+            size = 0
+            for piece in batch.ranges:
+                found = await available(source.virtual, piece.address, piece.size)
+                size += sum(len(data) for _, data in found)
+                patchwork.add(found)
+            lacks = 0
+            if places is not None:
+                before = places.untold
+                frames = await places.frames(batch.ranges)
+                held, unreadable = await held_among(source, frames)
+                lacks = (frames - held - unreadable).page_count + places.untold - before
+                pages |= frames
+            missing += lacks
+            wanted = sum(piece.size for piece in batch.ranges)
+            reasons.append({"for": batch.reason, "wanted": wanted, "there": size, "missing_pages": lacks})
     if isinstance(source, DumpFile) and source.small is not None:
         # Somebody found it worth keeping, whatever it was for.
         for address, size in source.small.memory.ranges():
@@ -100,7 +107,7 @@ async def _gather(source: HeldPages, target: Target) -> tuple[Patchwork, list[di
         patchwork.add(await available(source.virtual, process.address, size))
     if places is None and isinstance(source, Snapshot) and source.reached is None:
         missing = max(missing, 1)
-    return patchwork, reasons, missing
+    return patchwork, reasons, missing, pages
 
 
 def told_pieces(target: Target, architecture: Architecture) -> tuple[list[tuple[int, bytes]], list[str]]:

@@ -4,46 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
-
-import trio
 
 from kdbridge.discovery import discover
+from kdbridge.errors import UsageError
+from kdbridge.log_blob import inferred_left_out
 from kdbridge.memory.files import DumpFile
-from kdbridge.progress import Meter, ProgressSink
+from kdbridge.progress import ProgressSink
 from kdbridge.snapshot import Snapshot
 from kdbridge.target import Target
-from protocol.address import PAGE_SIZE, PageRun, PageRuns
+from protocol.address import PAGE_SIZE
 from protocol.arch import Architecture, architecture_of
-from protocol.dumpfile.complete import UNREADABLE_PAGE
 from protocol.dumpfile.header import DumpType
 
 from .header import context_record
 from .overlay import laid_over
+from .verify_pages import Pages, PageWitness, compare_pages, count_among
 from .verify_pieces import compare_pieces
 
 __all__ = ["PageWitness", "Verified", "verify"]
 
-_RUN_PAGES = 256
 _NEEDED = ("KDBG", "processors", "registers", "directory table base", "modules")
-
-
-class PageWitness(Protocol):
-    """Something that has the same pages: the Snapshot that a dump was made of, or a raw image."""
-
-    @property
-    def name(self) -> str:
-        """What to call it."""
-        ...
-
-    @property
-    def held(self) -> PageRuns:
-        """Frames whose content it has."""
-        ...
-
-    def page(self, pfn: int) -> bytes | None:
-        """One page."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +34,9 @@ class Verified:
     dump_type: DumpType
     pages: int
     compared: int
+    """Pages that were held against the witness."""
+    compared_bytes: int
+    """The same in bytes; of a small dump, which has no pages, the bytes of its pieces."""
     differing: tuple[int, ...]
     """Frames (the first 64) that differ from the witness elsewhere than where something was laid over them."""
     overlaid: int
@@ -68,7 +51,12 @@ class Verified:
 
 
 async def verify(dump: DumpFile, against: PageWitness | None = None, progress: ProgressSink | None = None) -> Verified:
-    """Check a dump's structure and what discovery finds in it; and, with a witness, every page of it."""
+    """Check a dump's structure and what discovery finds in it; and, with a witness, every page or piece of it.
+
+    Raises UsageError for a witness that this dump cannot be compared with.
+    """
+    if against is not None:
+        _refuse_the_unlike(dump, against)
     layout = dump.layout
     problems = list(layout.shortcomings)
     if layout.size > layout.expected_size and not layout.secondary and layout.kind is not DumpType.TRIAGE:
@@ -86,59 +74,57 @@ async def verify(dump: DumpFile, against: PageWitness | None = None, progress: P
             f"KDBG: it lies at {target.kdbg.address:#x}, and the header says {told:#x}: debuggers look there"
         )
     problems += _nonsense(target)
-    if dump.inferred:
-        notes.append(f"{dump.inferred.page_count} pages were not read from the target, but inferred")
-    laid = await laid_over(dump, target)
-    compared = 0
-    overlaid = marked = 0
-    differing: list[int] = []
+    if inferred := await count_among(dump, dump.inferred):
+        notes.append(f"{inferred} pages were not read from the target, but inferred")
+    if left_out := inferred_left_out(dump.log):
+        notes.append(f"{left_out} more were inferred: which, its log had no room to name")
+    pages, compared_bytes = Pages(), 0
     if against is not None:
-        common = dump.stored & against.held
-        meter = Meter(progress, "comparing", common.page_count * PAGE_SIZE)
-        for run in common:
-            for at in range(run.base_page, run.end_page, _RUN_PAGES):
-                piece = PageRun(at, min(_RUN_PAGES, run.end_page - at))
-                data = dump.read_run(piece)
-                for index in range(piece.page_count):
-                    compared += 1
-                    page = data[index * PAGE_SIZE : (index + 1) * PAGE_SIZE]
-                    truth = against.page(at + index)
-                    if page == truth:
-                        continue
-                    if truth is not None and laid.onto(at + index, truth) == page:
-                        overlaid += 1
-                    elif page == UNREADABLE_PAGE and not isinstance(against, Snapshot):
-                        marked += 1  # the target refused it then; a raw image may have come by another way
-                    elif len(differing) < 64:
-                        differing.append(at + index)
-                meter.done += piece.page_count * PAGE_SIZE
-                meter.tell(trio.current_time())
-                await trio.lowlevel.checkpoint()
-        extra = (dump.held - against.held).page_count
-        if extra:
-            problems.append(f"{extra} pages of the dump are not in {against.name}")
+        pages = await compare_pages(dump, await laid_over(dump, target), against, progress)
+        compared_bytes = pages.compared * PAGE_SIZE
+        if pages.extra:
+            problems.append(f"{pages.extra} pages of the dump are not in {against.name}")
         if dump.small is None:
-            notes.append(f"{compared} pages compared with {against.name}")
-        if marked:
-            notes.append(f"{marked} pages are marked as unreadable, and {against.name} has them")
-        if isinstance(against, Snapshot) and dump.small is not None:
-            pieces = await compare_pieces(dump, against.virtual, against.target)
+            notes.append(f"{pages.compared} pages compared with {against.name}")
+        if pages.marked:
+            notes.append(f"{pages.marked} pages are marked as unreadable, and {against.name} has them")
+        if dump.small is not None and isinstance(against, Snapshot | DumpFile):
+            pieces = await compare_pieces(dump, target, against)
+            compared_bytes = pieces.compared
             notes.append(
                 f"{pieces.compared} of {pieces.size} bytes in {pieces.count} pieces compared with {against.name}"
             )
-            problems += [f"the byte at {address:#x} is not what was read" for address in pieces.differing]
+            if pieces.laid_over:
+                notes.append(f"{pieces.laid_over} bytes differ where registers or a decoded KDBG were laid over them")
+            truth = "what was read" if isinstance(against, Snapshot) else f"the one that {against.name} has"
+            problems += [f"the byte at {address:#x} is not {truth}" for address in pieces.differing]
         if isinstance(against, Snapshot):
+            # Also of a small dump that was written before any memory came, its registers are compared.
             problems += _not_as_told(layout.header.context_record, target, against)
+        elif not compared_bytes and not pages.extra:
+            problems.append(f"{against.name} has none of the dump's memory: nothing was compared")
     return Verified(
         target,
         layout.kind,
         layout.pages.page_count,
-        compared,
-        tuple(differing),
-        overlaid,
+        pages.compared,
+        compared_bytes,
+        tuple(pages.differing),
+        pages.overlaid,
         tuple(problems),
         tuple(notes),
     )
+
+
+def _refuse_the_unlike(dump: DumpFile, against: PageWitness) -> None:
+    """Pieces of virtual memory and pages can be compared only where page tables lead from one to the other."""
+    if dump.small is not None and not isinstance(against, Snapshot | DumpFile):
+        raise UsageError(
+            f"{against.name} cannot be read by virtual address, as the small dump {dump.name} must be:"
+            " give the Snapshot or the dump that it was made of"
+        )
+    if dump.small is None and isinstance(against, DumpFile) and against.small is not None:
+        raise UsageError(f"{against.name} is a small dump, which has no pages: check that one, --against {dump.name}")
 
 
 def _nonsense(target: Target) -> Iterator[str]:

@@ -17,7 +17,8 @@ __all__ = ["whole_file"]
 def whole_file(path: Path, size: int) -> Iterator[BinaryIO]:
     """A file to write to: under a temporary name, renamed when the block ends, gone when it fails.
 
-    Raises DumpError when it cannot be written; `size` is what it needs, in bytes.
+    Raises DumpError when it cannot be written, or has not the `size` in bytes that it was to have: then whatever gave
+    its bytes gave too few or too many, and they lie where no reader looks for them.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
@@ -25,6 +26,7 @@ def whole_file(path: Path, size: int) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+            _check(path, os.fstat(file.fileno()).st_size, size)
         temporary.replace(path)
     except OSError as error:
         _remove(temporary)
@@ -34,6 +36,11 @@ def whole_file(path: Path, size: int) -> Iterator[BinaryIO]:
     except BaseException:
         _remove(temporary)
         raise
+
+
+def _check(path: Path, written: int, size: int) -> None:
+    if written != size:
+        raise DumpError(f"{path} was not written: {written} bytes came where {size} belong")
 
 
 def _remove(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 from functools import cached_property
@@ -12,17 +13,18 @@ from typing import Any, Self
 from kdbridge.discovery.notes import try_read, try_read_pointer
 from kdbridge.errors import DumpError, FileError
 from kdbridge.file_facts import FileFacts
-from kdbridge.log_blob import LOG_BLOB, inferred_of, parse_log
+from kdbridge.log_blob import LOG_BLOB, MOST_LOG, inferred_of, parse_log
 from kdbridge.positioned import read_at
+from kdbridge.progress import ProgressSink
 from kdbridge.source import StopEvent, VirtualMemory, require_architecture
 from kdbridge.target import SharedData
 from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRun, PageRuns
 from protocol.arch import X86, X86_WITHOUT_PAE, Architecture, MachineType, architecture_of
-from protocol.dumpfile.complete import UNREADABLE_PAGE
+from protocol.dumpfile.complete import marks_unreadable
 from protocol.dumpfile.exception import ExceptionRecord
-from protocol.dumpfile.header import DumpType
 from protocol.dumpfile.index import HIGHEST_PAGE
 from protocol.dumpfile.layout import DumpLayout, parse_layout
+from protocol.dumpfile.secondary import SecondaryBlob
 from protocol.errors import DumpFormatError
 from protocol.layouts.kernel import KERNEL_LAYOUTS
 from protocol.layouts.version import GetVersion64
@@ -30,10 +32,13 @@ from protocol.structure import Structure
 
 from .dump_registers import DumpRegisters, context_of_header
 from .pages import PageMemory
+from .stored import StoredPages
 from .triage import SmallDump
 from .virtual import NoMemory, PagedVirtualMemory, looks_like_pae
 
 __all__ = ["DumpFile", "RawImage"]
+
+_SEEK_DATA: int | None = getattr(os, "SEEK_DATA", None)
 
 
 class _File:
@@ -53,6 +58,15 @@ class _File:
             return read_at(self.fd, size, offset)
         except OSError as error:
             raise FileError(f"{self.path} cannot be read at offset {offset:#x}: {error.strerror or error}") from None
+
+    def data_from(self, offset: int) -> int:
+        """Where, from here on, something was written: before it the file system knows of a hole, which is zeros."""
+        if _SEEK_DATA is None:
+            return offset
+        try:
+            return os.lseek(self.fd, offset, _SEEK_DATA)
+        except OSError as error:
+            return self.size if error.errno == errno.ENXIO else offset
 
     def close(self) -> None:
         if self.fd >= 0:
@@ -75,9 +89,9 @@ class DumpFile:
             self._file.close()
             raise DumpError(f"{path} is not a dump that can be read: {error}") from None
         self._physical = PageMemory(self)
-        if problem := self._no_root():
-            self.layout = replace(self.layout, shortcomings=(*self.layout.shortcomings, problem))
-        self._held: PageRuns | None = None
+        self._places = StoredPages(path, self.layout, self._file.read, self._file.data_from)
+        problems = tuple(problem for problem in (self._no_root(), self._no_log()) if problem)
+        self.layout = replace(self.layout, shortcomings=self.layout.shortcomings + problems)
         self._version: GetVersion64 | None = None
 
     def close(self) -> None:
@@ -99,64 +113,70 @@ class DumpFile:
         offset = self.layout.pages.offset_of(pfn)
         if offset is None:
             return None
-        data = self._file.read(offset, PAGE_SIZE)
-        if len(data) < PAGE_SIZE or (self.layout.kind is DumpType.FULL and data == UNREADABLE_PAGE):
-            return None
+        data = self._pages_at(offset, PageRun(pfn, 1))
+        return None if marks_unreadable(self.layout.kind, data) else data
+
+    def _pages_at(self, offset: int, run: PageRun) -> bytes:
+        """Pages that lie there by what the file's tables and its size said when it was opened."""
+        data = self._file.read(offset, run.page_count * PAGE_SIZE)
+        if len(data) != run.page_count * PAGE_SIZE:
+            gone = run.base_page + len(data) // PAGE_SIZE
+            raise DumpError(f"{self.path} became shorter while it was read: frame {gone:#x} is not there any more")
         return data
 
     @property
     def stored(self) -> PageRuns:
-        """Frames that have a place in the file, marked as unreadable or not."""
-        return PageRuns(self.layout.pages.runs())
+        """Frames that have a place in the file, marked as unreadable or not. DumpError where they are too torn."""
+        return self._places.all()
 
     @property
     def held(self) -> PageRuns:
-        """Frames whose content the file holds."""
-        self._look()
-        return self.stored if self._held is None else self._held
+        """Frames whose content the file holds. Of a complete dump this reads all of it: `among` can be waited for."""
+        return self._places.sorted_out[0]
 
     @property
     def unreadable(self) -> PageRuns:
         """Frames that a complete dump marks as unreadable."""
-        self._look()
-        return PageRuns() if self._held is None else self.stored - self._held
+        return self._places.sorted_out[1]
+
+    async def among(self, wanted: PageRuns, progress: ProgressSink | None = None) -> tuple[PageRuns, PageRuns]:
+        """Of these frames those whose content the file holds, and those that it marks as unreadable.
+
+        Raises DumpError where they lie in more runs than are kept in memory.
+        """
+        return await self._places.among(wanted, progress)
 
     @cached_property
     def log(self) -> dict[str, Any]:
         """How the dump came about, if this program wrote it and had something to tell; else empty."""
-        data = self.secondary_data(LOG_BLOB)
+        data = None if self._no_log() else self.secondary_data(LOG_BLOB, MOST_LOG)
         return {} if data is None else parse_log(data)
 
-    def secondary_data(self, guid: str, most: int = 1 << 26) -> bytes | None:
+    def _no_log(self) -> str:
+        """Why the log is not looked at; empty where it is, or where there is none."""
+        blob = self._secondary(LOG_BLOB)
+        if blob is None or blob.size <= MOST_LOG:
+            return ""
+        return (
+            f"the log of how it came about has {blob.size:#x} bytes, more than {MOST_LOG:#x}, and was not looked at:"
+            " which pages were inferred is not known"
+        )
+
+    def secondary_data(self, guid: str, most: int) -> bytes | None:
         """The first piece of secondary data with this GUID, at most so many bytes of it; None where there is none."""
-        blob = next((one for one in self.layout.secondary if one.guid == guid), None)
+        blob = self._secondary(guid)
         return None if blob is None else self._file.read(blob.file_offset, min(blob.size, most))
 
-    @property
-    def inferred(self) -> PageRuns:
-        """Frames whose content was not read from the target, as the dump's log says."""
-        return inferred_of(self.log) & self.stored
+    def _secondary(self, guid: str) -> SecondaryBlob | None:
+        return next((blob for blob in self.layout.secondary if blob.guid == guid), None)
 
-    def _look(self) -> None:
-        """A complete dump tells what could not be read only page by page."""
-        if self._held is not None or self.layout.kind is not DumpType.FULL:
-            return
-        marked: list[int] = []
-        for run in self.layout.pages.runs():  # not `stored`: runs that touch may lie apart in the file
-            for at in range(0, run.page_count, 256):
-                count = min(256, run.page_count - at)
-                offset = self.layout.pages.offset_of(run.base_page + at)
-                data = self._file.read(offset or 0, count * PAGE_SIZE)
-                if UNREADABLE_PAGE[:16] in data:
-                    marked += [
-                        run.base_page + at + index
-                        for index in range(count)
-                        if data[index * PAGE_SIZE : (index + 1) * PAGE_SIZE] == UNREADABLE_PAGE
-                    ]
-        self._held = self.stored - PageRuns.from_pages(marked)
+    @cached_property
+    def inferred(self) -> PageRuns:
+        """Frames whose content was not read from the target, as the dump's log says; some may not be in the file."""
+        return inferred_of(self.log)
 
     def read_run(self, run: PageRun) -> bytes:
-        """Pages of a run of which every frame is held."""
+        """Pages of a run of which every frame is held; DumpError where one is not."""
         parts: list[bytes] = []
         at = run.base_page
         while at < run.end_page:
@@ -164,7 +184,7 @@ class DumpFile:
             if extent is None:
                 raise DumpError(f"{self.path} does not hold frame {at:#x}")
             count = min(extent.page_count, run.end_page - at)
-            parts.append(self._file.read(extent.file_offset, count * PAGE_SIZE))
+            parts.append(self._pages_at(extent.file_offset, PageRun(at, count)))
             at += count
         return b"".join(parts)
 
@@ -235,6 +255,7 @@ class DumpFile:
             runs=PageRuns(runs) if believable else None,
             modules=None if small is None else small.modules,
             unloaded_modules=None if small is None else small.unloaded_modules,
+            shortcomings=self.layout.shortcomings,
         )
 
     @property

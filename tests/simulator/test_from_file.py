@@ -17,6 +17,7 @@ from protocol.dumpfile.layout import ReadFile
 from protocol.manipulate import ApiNumber, Manipulate
 from protocol.packet import encode_data
 from protocol.state_change import ExceptionChange, StateChange
+from simulator import from_file
 from simulator.errors import SimulationError
 from simulator.from_file import FileMachine, machine_of_dump, machine_of_raw
 from simulator.kernel import KernelOptions, SimulatedKernel, build_kernel
@@ -64,6 +65,33 @@ def test_every_page_of_a_dump_is_answered(kernel: SimulatedKernel, kind: int) ->
         reply = _ask(machine, ApiNumber.READ_PHYSICAL_MEMORY, address=pfn << PAGE_SHIFT, transfer_count=PAGE_SIZE)
         page = memory.get(pfn, UNREADABLE_PAGE)
         assert reply.data == (b"" if page == UNREADABLE_PAGE else page), pfn
+
+
+def test_a_torn_set_of_pages_is_looked_up_and_not_kept(
+    kernel: SimulatedKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, memory = dump_plan(kernel, 6)
+    data = rendered(plan, memory)
+    assert len(plan.pages) > 4
+    monkeypatch.setattr(from_file, "_MOST_RUNS", 4)
+    served = _serve(data)
+    assert f", {plan.pages.page_count} pages" in served.text
+    held = served.target.machine.memory
+    assert len(held.runs) == 1
+    for pfn in range(kernel.image.runs.end_page + 1):
+        assert held.read_page(pfn) == memory.get(pfn), pfn
+        assert held.write(pfn << PAGE_SHIFT, b"written") is (pfn in memory), pfn
+    assert held.read_page(1 << 39) is None
+
+
+@pytest.mark.parametrize("kind", [1, 5])
+def test_deadfeed_is_a_mark_in_a_complete_dump_only(kernel: SimulatedKernel, kind: int) -> None:
+    plan, memory = dump_plan(kernel, kind)
+    pfn = next(iter(kernel.content.pages()))
+    assert memory[pfn] != UNREADABLE_PAGE
+    machine = _serve(rendered(plan, {**memory, pfn: UNREADABLE_PAGE})).target.machine
+    # In a bitmap dump pages that could not be read are left out: there it is what memory held.
+    assert machine.memory.read_page(pfn) == (None if kind == 1 else UNREADABLE_PAGE)
 
 
 @pytest.mark.parametrize("build", _BUILDS.values(), ids=_BUILDS)
@@ -220,5 +248,5 @@ def test_damaged_dumps_are_refused_or_served_and_nothing_else(kernel: SimulatedK
 
 def test_a_header_alone_is_refused() -> None:
     head = encode_header(HEADER)
-    with pytest.raises(SimulationError):
+    with pytest.raises(SimulationError, match="this dump has no page that can be served; "):
         _serve(head)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import struct
 from pathlib import Path
 
 import pytest
 
+from kdbridge.memory import files
 from kdbridge.memory.files import DumpFile
 from protocol.dumpfile.header import DumpType
 from tests.kdbridge.cli.calling import call, sim
@@ -46,6 +50,45 @@ def test_a_complete_dump_is_written_in_the_layout_asked_for(
             assert made.held == direct.held
             assert all(made.page(pfn) == direct.page(pfn) for pfn in direct.held.pages())
         assert call("verify", out).code == 0
+
+
+@pytest.mark.parametrize("kind", ["kernel", "small"])
+def test_a_smaller_dump_out_of_a_huge_one_reads_what_it_needs(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The header tells of 1 TiB more, a hole in the file: it is written in seconds, and is the one without it."""
+    huge, out, expected = tmp_path / "huge.dmp", tmp_path / "out.dmp", tmp_path / "expected.dmp"
+    assert call("convert", home.complete, expected, "--kind", kind).code == 0
+    shutil.copy(home.complete, huge)
+    with huge.open("r+b") as file:
+        # NumberOfRuns at 88, each run from 98 on (dump-formats 2.1).
+        file.seek(0x88)
+        (count,) = struct.unpack("<I", file.read(4))
+        file.seek(0x88)
+        file.write(struct.pack("<I", count + 1))
+        file.seek(0x98 + 16 * count)
+        file.write(struct.pack("<QQ", 1 << 20, 1 << 28))
+        file.truncate(huge.stat().st_size + (1 << 40))
+    done = 0
+
+    def counted(fd: int, size: int, offset: int) -> bytes:
+        nonlocal done
+        done += size
+        assert done < 256 << 20, "it reads the whole file"
+        return os.pread(fd, size, offset)
+
+    monkeypatch.setattr(files, "read_at", counted)
+    monkeypatch.setattr(files, "_SEEK_DATA", None)
+    ended = call("convert", huge, out, "--kind", kind)
+    assert ended.code == 0, ended.err
+    with DumpFile(out) as made, DumpFile(expected) as true:
+        assert made.held == true.held
+        assert all(made.page(pfn) == true.page(pfn) for pfn in true.held.pages())
+        assert made.log == (true.log and true.log | {"source": "huge.dmp"})
+        if kind == "small":
+            assert made.small is not None and true.small is not None
+            assert list(made.small.memory.ranges()) == list(true.small.memory.ranges())
+            assert made.log["pages_read"] > 50 and made.log["pages_unreadable"] == 0
 
 
 def test_a_comment_is_written(home: Home, tmp_path: Path) -> None:

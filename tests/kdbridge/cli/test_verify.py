@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -39,10 +40,39 @@ def test_what_is_whole_passes(home: Home, tmp_path: Path) -> None:
         document = ended.document
         assert {**document, "overlaid": None} == {
             "good": True, "dump_type": 6, "pages": document["pages"], "pieces": None, "compared": document["pages"],
-            "differing": [], "overlaid": None, "problems": [],
+            "compared_bytes": document["pages"] * PAGE_SIZE, "differing": [], "overlaid": None, "problems": [],
         }  # fmt: skip
         # Of two processors, the contexts that lie in memory are older than those that the debugger gave.
         assert document["overlaid"] == laid_over
+
+
+def test_a_small_dump_is_compared_by_its_pieces(home: Home, tmp_path: Path) -> None:
+    small = tmp_path / "small.dmp"
+    assert call("convert", home.complete, small, "--kind", "small").code == 0
+    for witness in (home.snapshot, home.complete, home.small):
+        document = call("verify", small, "--against", witness, "--json").document
+        assert (document["good"], document["pages"], document["compared"]) == (True, 0, 0), witness
+        assert document["compared_bytes"] > 100 << 10 and document["pieces"] > 10
+    stack = home.kernel.processors[home.kernel.stopped_processor].context_values["rsp"]
+    data = small.read_bytes()
+    table, count = struct.unpack_from("<II", data, 0x2078)  # dump-formats 4.2
+    blocks = [struct.unpack_from("<QII", data, table + 16 * number) for number in range(count)]
+    address, offset, _ = next(one for one in blocks if one[0] <= stack < one[0] + one[2])
+    wrong = _flipped(small, tmp_path / "wrong.dmp", offset + stack - address)
+    ended = call("verify", wrong, "--against", home.complete)
+    assert ended.code == 1
+    assert ended.out.endswith(f"\n  PROBLEM the byte at {stack:#x} is not the one that {home.complete} has\nnot good\n")
+    ended = call("verify", small, "--against", _raw(home, tmp_path / "raw"))
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.last == (
+        f"kdbridge: {tmp_path}/raw cannot be read by virtual address, as the small dump {small} must be:"
+        " give the Snapshot or the dump that it was made of"
+    )
+    ended = call("verify", home.complete, "--against", small)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.last == (
+        f"kdbridge: {small} is a small dump, which has no pages: check that one, --against {home.complete}"
+    )
 
 
 def test_one_bit_is_found_by_whoever_has_another_copy(home: Home, tmp_path: Path) -> None:

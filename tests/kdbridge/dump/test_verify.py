@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import struct
 from collections.abc import Iterator
@@ -14,10 +15,11 @@ import pytest
 import trio
 
 from kdbridge.dump import DumpKind, DumpLayoutChoice, Verified, render, verify
+from kdbridge.dump.verify_pages import count_among
 from kdbridge.errors import DumpError
 from kdbridge.memory.files import DumpFile, RawImage
 from kdbridge.snapshot import Snapshot
-from protocol.address import PAGE_SIZE
+from protocol.address import PAGE_SIZE, PageRun, PageRuns
 from simulator.kernel import SimulatedKernel
 from tests.kdbridge.captured import capture, machine
 
@@ -117,6 +119,46 @@ async def test_one_flipped_bit_in_one_page(layout: DumpLayoutChoice, made: _Made
     assert (found.good, found.differing) == (False, (page,))
     made.flip(offset + 1234)
     assert (await made.check()).good
+
+
+@pytest.mark.parametrize("layout", _LAYOUTS)
+async def test_a_page_overwritten_with_deadfeed_is_marked_in_a_complete_dump_and_wrong_in_any_other(
+    layout: DumpLayoutChoice, made: _Made, tmp_path: Path
+) -> None:
+    made.render(layout)
+    witness = tmp_path / "witness.dmp"
+    shutil.copyfile(made.rendered[DumpLayoutChoice.RUNS], witness)
+    page = next(pfn for pfn in made.kernel.content.pages() if pfn in made.snapshot.held)
+    with DumpFile(made.out) as dump:
+        offset = dump.layout.pages.offset_of(page)
+    assert offset is not None
+    with made.out.open("r+b") as file:
+        file.seek(offset)
+        file.write(bytes.fromhex("edfeadde") * 0x400)
+    with DumpFile(made.out) as dump, DumpFile(witness) as other:
+        found = await verify(dump, other)
+    complete = layout is DumpLayoutChoice.RUNS
+    assert (found.good, found.differing) == (complete, () if complete else (page,))
+    assert (f"1 pages are marked as unreadable, and {witness} has them" in found.notes) is complete
+
+
+async def test_no_set_of_pages_is_made(made: _Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a dump whose pages lie torn it would not fit into memory; of a complete one it takes reading all of it."""
+    made.render()
+    for name in ("stored", "held", "unreadable", "among"):
+        monkeypatch.delattr(DumpFile, name)
+    with DumpFile(made.rendered[DumpLayoutChoice.BITMAP]) as witness, DumpFile(made.out) as dump:
+        found = await verify(dump, witness)
+    assert found.good and found.compared == made.snapshot.held.page_count
+
+
+async def test_how_many_pages_were_inferred(made: _Made) -> None:
+    made.render(DumpLayoutChoice.BITMAP)
+    with DumpFile(made.out) as dump:
+        rng = random.Random(4)
+        for _ in range(20):
+            wanted = PageRuns(PageRun(rng.randrange(0x1100), rng.randrange(40)) for _ in range(rng.randrange(60)))
+            assert await count_among(dump, wanted) == sum(pfn in dump.stored for pfn in wanted.pages())
 
 
 async def test_a_flipped_bit_beside_a_context_is_found(made: _Made) -> None:

@@ -65,6 +65,38 @@ async def test_without_page_tables_the_header_still_tells(root: int, tmp_path: P
     assert {"KDBG", "registers", "modules"} <= _lacking(target)
 
 
+@pytest.mark.parametrize(("kind", "damage"), [(1, "no runs"), (2, "cut"), (5, "cut")])
+async def test_where_no_table_can_be_used_the_header_still_tells(kind: int, damage: str, tmp_path: Path) -> None:
+    machine = x86_machine(pae=True)
+    write = {1: complete, 2: summary, 5: bitmap}[kind]
+    data = bytearray(write(header32(machine, kind), machine.memory))
+    if damage == "cut":
+        del data[0x1042:]
+    else:
+        struct.pack_into("<I", data, 0x64, 0)
+    with _open(tmp_path, bytes(data)) as dump:
+        assert dump.layout.shortcomings[0].startswith("no page of memory can be found in it: ")
+        assert not dump.held and not dump.unreadable and dump.page(1) is None
+        target = await discover(dump)
+    assert (target.bug_check_code, *target.bug_check_parameters) == BUG_CHECK
+    first = target.processors[0]
+    assert first.context is not None and first.context.raw == machine.context(0)
+
+
+async def test_a_run_that_was_never_set_costs_no_page_of_the_runs_before(tmp_path: Path) -> None:
+    machine = x86_machine(pae=True)
+    data = bytearray(complete(header32(machine, 1), machine.memory))
+    (count,) = struct.unpack_from("<I", data, 0x64)
+    struct.pack_into("<I", data, 0x64, count + 1)
+    data[0x6C + 8 * count : 0x74 + 8 * count] = b"PAGE" * 2
+    with _open(tmp_path, bytes(data)) as dump:
+        assert dump.layout.shortcomings[0].startswith(f"the header's run {count} was never set")
+        for frame, page in machine.memory.items():
+            assert dump.page(frame) == page
+        target = await discover(dump)
+    assert [one.base for one in target.modules] and _lacking(target) == set()
+
+
 def _zero(address: int, size: int, machine: X86Machine) -> None:
     machine.put(address, bytes(size))
 
