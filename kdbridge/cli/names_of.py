@@ -14,8 +14,8 @@ __all__ = ["symbols_of"]
 
 
 def symbols_of(opened: Opened, wish: SymbolWish) -> tuple[SymbolSource, ...]:
-    """Symbol files by the path that was given; nobody where there is none. Raises UsageError."""
-    if not wish.path and not wish.download:
+    """Symbol files by the path that was given; nobody where there is none."""
+    if not wish.path:
         return ()
 
     async def identity(module: Module) -> tuple[str, str, int] | None:

@@ -4,8 +4,8 @@
 where `download` was.
 """
 
-from .naming import PdbSymbols, pdb_symbols
+from .naming import PdbSymbols, check_download, pdb_symbols
 from .path import SymbolPath, symbol_path
 from .store import ImageIdentity
 
-__all__ = ["ImageIdentity", "PdbSymbols", "SymbolPath", "pdb_symbols", "symbol_path"]
+__all__ = ["ImageIdentity", "PdbSymbols", "SymbolPath", "check_download", "pdb_symbols", "symbol_path"]

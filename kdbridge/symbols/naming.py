@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import trio
 
 from kdbridge.errors import UsageError
 from kdbridge.target import Module
@@ -10,13 +14,14 @@ from protocol.errors import KdError
 from protocol.pdb import Pdb
 
 from .path import Folder, Server, SymbolPath
-from .store import ImageIdentity, find_in, image_identity, open_pdb
+from .store import ImageIdentity, find_in, image_identity, is_folder, open_pdb
 
-__all__ = ["Identity", "PdbSymbols", "pdb_symbols"]
+__all__ = ["Identity", "PdbSymbols", "check_download", "pdb_symbols"]
 
 Identity = Callable[[Module], Awaitable[tuple[str, str, int] | None]]
 """What an image's debug directory (RSDS) names: the symbol file, its GUID in 32 digits, its age. None: not known."""
 
+_ELSEWHERE = ". Only Windows knows shares by name: name the folder that it is mounted at"
 _MOST_HELD = 64
 """Symbol files of which the index is held; one of a kernel's is about a megabyte."""
 _MOST_NOTES = 256
@@ -32,12 +37,18 @@ def pdb_symbols(
     Servers (and folders on other machines) are asked only with `download`. `report` is told each thing worth knowing,
     once: a file that is used, one that is refused and why. Raises UsageError for a download from nowhere.
     """
-    if download and not path.servers:
-        raise UsageError(
-            "--download needs a symbol server, and none is named: name one in _NT_SYMBOL_PATH or --symbols, "
-            "as srv*FOLDER*https://SERVER"
-        )
+    if download:
+        check_download(path)
     return PdbSymbols(path, identity, download=download, report=report)
+
+
+def check_download(path: SymbolPath) -> None:
+    """Raises UsageError where nothing that `path` names is on the network."""
+    if not path.network:
+        raise UsageError(
+            "--download needs a symbol server or a folder on another machine, and none is named: name one in "
+            "_NT_SYMBOL_PATH or --symbols, as srv*FOLDER*https://SERVER"
+        )
 
 
 class PdbSymbols:
@@ -52,6 +63,7 @@ class PdbSymbols:
         self._report = report
         self._held: dict[int, Pdb | None] = {}
         self._failures: dict[str, int] = {}
+        self._reached: dict[Path, bool] = {}
         self._notes: dict[str, None] = {}
 
     @property
@@ -121,20 +133,32 @@ class PdbSymbols:
         if wanted is None:
             return None
         for part in self._path.parts:
-            found = self._look(part, wanted) if isinstance(part, Folder) else await self._ask(part, wanted)
+            look = self._look(part, wanted) if isinstance(part, Folder) else self._ask(part, wanted)
+            found = await look
             if found is not None:
                 return found
         return None
 
-    def _look(self, folder: Folder, wanted: ImageIdentity) -> Pdb | None:
-        if folder.share and not self._download:
-            self._note(f"{folder.path} is on another machine, which is asked only with --download")
+    async def _look(self, folder: Folder, wanted: ImageIdentity) -> Pdb | None:
+        if folder.share and not await self._reaches(folder.path):
             return None
         found = find_in(folder.path, wanted, self._note)
         if found is None:
             return None
         self._note(f"symbols from {found[1]}")
         return found[0]
+
+    async def _reaches(self, share: Path) -> bool:
+        """Whether a folder on another machine may be asked, and is there. A machine that is away keeps us waiting."""
+        if share not in self._reached:
+            self._reached[share] = False
+            if not self._download:
+                self._note(f"{share} is on another machine, which is asked only with --download")
+            elif await trio.to_thread.run_sync(is_folder, share, abandon_on_cancel=True):
+                self._reached[share] = True
+            else:
+                self._note(f"{share} is not there, or cannot be reached{_ELSEWHERE if os.name != 'nt' else ''}")
+        return self._reached[share]
 
     async def _ask(self, server: Server, wanted: ImageIdentity) -> Pdb | None:
         if not self._download or self._failures.get(server.url, 0) >= _MOST_FAILURES:

@@ -7,7 +7,7 @@ As Microsoft documents it ("Symbol path for Windows debuggers"): parts separated
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ __all__ = ["Folder", "Server", "SymbolPath", "symbol_path"]
 
 _MOST_PARTS = 256
 _SCHEMES = ("http://", "https://")
+_VARIABLES = ("_NT_ALT_SYMBOL_PATH", "_NT_SYMBOL_PATH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,31 +46,51 @@ class SymbolPath:
     parts: tuple[Folder | Server, ...] = ()
 
     @property
-    def servers(self) -> tuple[Server, ...]:
-        """Those parts that are asked only with the network."""
-        return tuple(part for part in self.parts if isinstance(part, Server))
+    def network(self) -> tuple[Folder | Server, ...]:
+        """Those parts that are asked only when the network may be used: servers, and folders on other machines."""
+        return tuple(part for part in self.parts if isinstance(part, Server) or part.share)
 
     def __bool__(self) -> bool:
         return bool(self.parts)
 
 
-def symbol_path(text: str | None, environment: Mapping[str, str]) -> SymbolPath:
+def symbol_path(
+    text: str | None, environment: Mapping[str, str], report: Callable[[str], None] | None = None
+) -> SymbolPath:
     """The path that `text` writes; None: the one that `_NT_ALT_SYMBOL_PATH` and `_NT_SYMBOL_PATH` write.
 
-    Raises UsageError for what is none.
+    Raises UsageError for parts of `text` that are none. The environment is written for other programs: parts of it
+    that are not understood are passed over, and `report` is told of each.
     """
-    if text is None:
-        both = (environment.get(name, "") for name in ("_NT_ALT_SYMBOL_PATH", "_NT_SYMBOL_PATH"))
-        text = ";".join(one for one in both if one)
     default = _default_folder(environment)
     parts: list[Folder | Server] = []
     caches: list[Path] = []
-    for part in (piece.strip().strip('"') for piece in text.split(";")):
-        if part:
-            parts += _part(part, default, caches)
-    if len(parts) > _MOST_PARTS:
-        raise UsageError(f"a symbol path of {len(parts)} parts is not believable; {_MOST_PARTS} are the most")
+    tell = report or (lambda text: None)
+    for count, (part, variable) in enumerate(_written(text, environment), 1):
+        try:
+            found = _part(part, default, caches)
+        except UsageError as error:
+            if not variable:
+                raise
+            tell(f"{error}; this part of {variable} is passed over")
+            found = []
+        if max(count, len(parts) + len(found)) > _MOST_PARTS:
+            problem = f"a symbol path of more than {_MOST_PARTS} parts is not believable"
+            if not variable:
+                raise UsageError(problem)
+            tell(f"{problem}; what {variable} names beyond them is passed over")
+            break
+        parts += found
     return SymbolPath(tuple(dict.fromkeys(parts)))
+
+
+def _written(text: str | None, environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Each part, and the name of the variable that it comes from; that is empty for parts of `text`."""
+    sources = [(environment.get(name, ""), name) for name in _VARIABLES] if text is None else [(text, "")]
+    for path, variable in sources:
+        for piece in path.split(";"):
+            if part := piece.strip().strip('"'):
+                yield part, variable
 
 
 def _part(part: str, default: Path, caches: list[Path]) -> list[Folder | Server]:

@@ -12,7 +12,7 @@ from kdbridge.positioned import read_at
 from protocol.errors import KdError
 from protocol.pdb import Pdb
 
-__all__ = ["ImageIdentity", "find_in", "image_identity", "open_pdb", "stored_at"]
+__all__ = ["ImageIdentity", "find_in", "image_identity", "is_folder", "open_pdb", "stored_at"]
 
 _LONGEST_NAME = 255
 _NOT_IN_A_NAME = frozenset('<>:"/\\|?*')
@@ -106,6 +106,14 @@ def _places(folder: Path, wanted: ImageIdentity) -> Iterator[Path]:
         for kind in _IMAGE_KINDS:
             yield folder / kind / name
             yield folder / "symbols" / kind / name
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder, as far as this system can tell."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def _is_file(path: Path) -> bool:

@@ -88,6 +88,37 @@ async def test_a_folder_on_another_machine_is_not_looked_in_without_download(tmp
     assert source.notes == (f"{Path(share)} is on another machine, which is asked only with --download",)
 
 
+@pytest.mark.parametrize("form", ["{}", "srv*{}", "srv*{}/sym*{}"])
+async def test_a_folder_on_another_machine_is_all_that_a_download_needs(form: str, tmp_path: Path) -> None:
+    put(tmp_path / PLACE)
+    share = f"/{tmp_path}"
+    source = pdb_symbols(symbol_path(form.replace("{}", share), {}), identity, download=True)
+    assert await source.nearest(MODULE, 0x1031) == ("Evaporate", 0x1030)
+    assert source.notes[-1] == f"symbols from {Path(share) / PLACE}"
+    left = sorted(tmp_path.rglob("*"))  # noqa: ASYNC240  (a few names)
+    assert left == [tmp_path / "rivers.pdb", (tmp_path / PLACE).parent, tmp_path / PLACE], "nothing is copied"
+
+
+async def test_a_machine_that_is_away_is_asked_once_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each question costs as long as the system waits for the other machine."""
+    share, asked = Path(f"/{tmp_path}/away"), []
+
+    def is_dir(path: Path) -> bool:
+        asked.append(path)
+        return False
+
+    async def any_file(module: Module) -> tuple[str, str, int] | None:
+        return f"{module.base:x}.pdb", "A" * 32, 1
+
+    monkeypatch.setattr(Path, "is_dir", is_dir)
+    source = pdb_symbols(symbol_path(str(share), {}), any_file, download=True)
+    for module in (MODULE, OTHER, MODULE):
+        assert await source.nearest(module, 0x1000) is None
+    assert asked == [share]
+    (note,) = source.notes
+    assert note.startswith(f"{share} is not there, or cannot be reached")
+
+
 async def test_what_is_wrong_is_noted_and_never_raised(tmp_path: Path) -> None:
     put(tmp_path / "a/rivers.pdb", other_build())
     source = pdb_symbols(symbol_path(str(tmp_path / "a"), {}), identity)

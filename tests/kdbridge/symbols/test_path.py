@@ -58,6 +58,44 @@ def test_it_comes_from_the_environment_if_nobody_says_another() -> None:
     assert symbol_path(None, {}) == SymbolPath()
 
 
+def test_what_the_environment_has_for_others_is_passed_over_and_said() -> None:
+    """Visual Studio and others set it, too: their mistakes, or what they alone understand, stop nobody here."""
+    said: list[str] = []
+    environment = {
+        "_NT_ALT_SYMBOL_PATH": "web*/a;/b",
+        "_NT_SYMBOL_PATH": f"cache*/c;ftp://x;srv*{URL};srv*/d*file:///e",
+    }
+    found = symbol_path(None, environment, said.append)
+    assert found.parts == (Folder(Path("/b")), Folder(Path("/c")), Server(URL, (Path("/c"),)))
+    assert [note.partition(" in the symbol path: ")[0] for note in said] == ["'web*/a'", "'ftp://x'", "'file:///e'"]
+    assert [note.rpartition("; this part of ")[2] for note in said] == [
+        "_NT_ALT_SYMBOL_PATH is passed over", "_NT_SYMBOL_PATH is passed over", "_NT_SYMBOL_PATH is passed over",
+    ]  # fmt: skip
+    assert symbol_path(None, environment) == found, "and nobody need listen"
+    with pytest.raises(UsageError):
+        symbol_path(environment["_NT_SYMBOL_PATH"], environment, said.append)
+    assert len(said) == 3
+
+
+@pytest.mark.parametrize("piece", ["/{}", "web*/{}"])
+def test_an_endless_variable_is_read_to_its_256th_part(piece: str) -> None:
+    said: list[str] = []
+    environment = {"_NT_SYMBOL_PATH": ";".join(piece.format(number) for number in range(5000))}
+    found = symbol_path(None, environment, said.append)
+    assert len(found.parts) == (256 if piece == "/{}" else 0)
+    assert said[-1] == (
+        "a symbol path of more than 256 parts is not believable; what _NT_SYMBOL_PATH names beyond them is passed over"
+    )
+    assert len(said) <= 258
+
+
+def test_the_network_is_servers_and_shares() -> None:
+    assert symbol_path(f"/a;srv*/b*{URL}", HOME).network == (Server(URL, (Path("/b"),)),)
+    for text in (r"\\server\share", r"srv*/a*\\server\share"):
+        assert symbol_path(text, HOME).network == (Folder(Path(r"\\server\share"), share=True),)
+    assert symbol_path("/a;srv*/b;cache*", HOME).network == ()
+
+
 def test_a_home_folder_is_written_as_in_shells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
@@ -70,7 +108,8 @@ def test_a_home_folder_is_written_as_in_shells(monkeypatch: pytest.MonkeyPatch, 
         ("ftp://symbols.example", "servers are asked over http:// or https://"),
         ("srv*/a*file:///etc", "servers are asked over"),
         ("web*/a", r"parts with an asterisk begin with srv\*, symsrv\* or cache\*"),
-        (";".join(f"/{n}" for n in range(300)), "300 parts"),
+        (";".join(f"/{n}" for n in range(300)), "more than 256 parts"),
+        ("srv" + "".join(f"*/{n}" for n in range(300)), "more than 256 parts"),
     ],
 )
 def test_what_is_no_path_is_said(text: str, problem: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from protocol.pdb import Pdb, ReadFile
 from protocol.pdb.msf import Msf
@@ -94,6 +94,20 @@ def info_stream(guid: bytes, age: int = 1) -> bytes:
 def types_stream(records: Sequence[bytes]) -> bytes:
     body = b"".join(records)
     return struct.pack("<5I36x", 20040203, 56, 0x1000, 0x1000 + len(records), len(body)) + body
+
+
+def structures(fields: Mapping[str, Mapping[str, int]]) -> list[bytes]:
+    """Type records of structures: by name, their members with their offsets (below 0x8000)."""
+    types: list[bytes] = []
+    for name, members in fields.items():
+        entries = b""
+        for member, offset in members.items():
+            entry = struct.pack("<HHIH", 0x150D, 3, 0x74, offset) + member.encode() + b"\0"
+            entries += entry + bytes(0xF0 + left for left in range(-len(entry) % 4, 0, -1))
+        types.append(record(0x1203, entries))
+        head = struct.pack("<HHI8xH", len(members), 0, 0x1000 + len(types) - 1, 8)
+        types.append(record(0x1505, head + name.encode() + b"\0"))
+    return types
 
 
 def symbol_file(records: bytes, sections: bytes, *, types: Sequence[bytes] = (), machine: int = 0x8664) -> bytes:
