@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import trio
@@ -17,10 +15,10 @@ from kdbridge.analysis.report_json import analysis_document
 from kdbridge.analysis.report_text import first_lines, rest_lines
 from kdbridge.analysis.stack import walk
 from kdbridge.discovery import discover
-from kdbridge.errors import MemoryFault
 from kdbridge.memory.files import DumpFile
+from kdbridge.source import Source
 from kdbridge.target import Target
-from protocol.address import PAGE_SIZE, VirtualAddress
+from protocol.address import PAGE_SIZE
 from protocol.pdb import Pdb
 from protocol.pe.debug import parse_code_view
 from protocol.pe.exports import parse_export_directory
@@ -31,33 +29,25 @@ from protocol.unwind.caller import undo_prolog
 from protocol.unwind.code import is_behind_call, read_epilog
 from protocol.unwind.info import parse_runtime_function, parse_unwind_info
 from simulator.crashes import CRASHES
-from simulator.kernel import KernelOptions, SimulatedKernel, build_kernel
-from simulator.options import BugCheck
+from simulator.kernel import SimulatedKernel
 from tests.dumps import reader
 from tests.fuzz.driver import Target as Attacked
+from tests.fuzz.machines import CHANGE, GONE, HALF, WORD, LyingMemory, crashed, interesting, mapped
 from tests.fuzz.mutate import hostile_number, mutated, noise
 from tests.fuzz.triage import SmallDumps
 from tests.kdbridge.simulated import SimulatedSource
 
-__all__ = ["ANALYSIS"]
+__all__ = ["ANALYSIS", "analysed"]
 
 _PDB = Path(__file__).resolve().parents[1] / "data/symbols/rivers.pdb"
-_CHANGE = struct.Struct("<BQQ")
-"""What an input for a machine is made of: a kind, an address, a value."""
-_WORD, _HALF, _GONE = 0, 1, 2
-"""8 bytes at the address are the value; 2 bytes are; the page is not there."""
 _MOST_CHANGES = 24
-_VARIABLES = (
-    "KiBugCheckData", "KiProcessorBlock", "PsLoadedModuleList", "PsActiveProcessHead", "MmUnloadedDrivers",
-    "KdPrintCircularBuffer", "KdPrintWritePointer", "KdPrintBufferSize", "KdPrintRolloverCount",
-)  # fmt: skip
 
 
 class _Structures:
     """One structure at a time; the first byte of an input says which."""
 
     def __init__(self, folder: Path) -> None:
-        kernel = _machine(0xD1)
+        kernel = crashed(0xD1)
         image = next(one for one in kernel.modules if one.name == "mydrv")
         self.image = b"".join(_page(kernel, image.base + at) for at in range(0, image.size, PAGE_SIZE))
         headers = parse_pe_headers(self.image[pe_header_offset(self.image) : 0x400])
@@ -129,52 +119,17 @@ class _SymbolFiles:
         assert pdb.identity.key
 
 
-def _machine(code: int) -> SimulatedKernel:
-    return build_kernel(KernelOptions(memory_size=16 << 20, content_size=0, processors=2, bug_check=BugCheck(code)))
-
-
 def _page(kernel: SimulatedKernel, address: int) -> bytes:
     return kernel.read_virtual(address & -PAGE_SIZE, PAGE_SIZE) or bytes(PAGE_SIZE)
-
-
-class _LyingMemory:
-    """Virtual memory of a machine, with changes."""
-
-    def __init__(self, pages: dict[int, bytes], data: bytes) -> None:
-        self._pages = pages
-        self._changed: dict[int, bytearray] = {}
-        self._gone: set[int] = set()
-        for kind, address, value in _CHANGE.iter_unpack(data[: len(data) // _CHANGE.size * _CHANGE.size]):
-            page = address & -PAGE_SIZE
-            if kind % 3 == _GONE:
-                self._gone.add(page)
-            elif page in pages:
-                changed = self._changed.setdefault(page, bytearray(pages[page]))
-                size = min(8 if kind % 3 == _WORD else 2, PAGE_SIZE - address % PAGE_SIZE)
-                at = address % PAGE_SIZE
-                changed[at : at + size] = value.to_bytes(8, "little")[:size]
-
-    async def read(self, address: VirtualAddress, size: int) -> bytes:
-        parts: list[bytes] = []
-        done = 0
-        while done < size:
-            at = address + done
-            page, offset = at & -PAGE_SIZE, at % PAGE_SIZE
-            content = None if page in self._gone else self._changed.get(page) or self._pages.get(page)
-            if content is None:
-                raise MemoryFault("no", address=at, size=size, done=done, virtual=True)
-            parts.append(bytes(content[offset : offset + size - done]))
-            done += len(parts[-1])
-        return b"".join(parts)
 
 
 class _LyingSource(SimulatedSource):
     """A machine whose registers are true, and whose memory is not."""
 
-    lying: _LyingMemory
+    lying: LyingMemory
 
     @property
-    def virtual(self) -> _LyingMemory:  # type: ignore[override]
+    def virtual(self) -> LyingMemory:  # type: ignore[override]
         return self.lying
 
 
@@ -182,9 +137,9 @@ class _Machines:
     """Crashed machines in whose memory a few words are anything. An input says which machine, and which words."""
 
     def __init__(self, folder: Path) -> None:
-        self.kernels = [_machine(code) for code in CRASHES]
-        self.pages = [dict(_mapped(kernel)) for kernel in self.kernels]
-        self.words = [list(_interesting(kernel)) for kernel in self.kernels]
+        self.kernels = [crashed(code) for code in CRASHES]
+        self.pages = [dict(mapped(kernel)) for kernel in self.kernels]
+        self.words = [[word for words in interesting(kernel) for word in words] for kernel in self.kernels]
 
     def make(self, rng: random.Random) -> bytes:
         number = rng.randrange(len(self.kernels))
@@ -192,15 +147,20 @@ class _Machines:
         changes = b""
         for _ in range(1 + rng.randrange(_MOST_CHANGES)):
             address = rng.choice(words) if rng.randrange(8) else rng.choice(pages) + 8 * rng.randrange(512)
-            kind = rng.choice((_WORD, _WORD, _WORD, _HALF, _HALF, _GONE if not rng.randrange(4) else _WORD))
-            value = rng.choice(words) + rng.choice((0, 0, -8, 8, 1)) if rng.randrange(3) else hostile_number(rng, 8)
-            changes += _CHANGE.pack(kind, address, value & (1 << 64) - 1)
+            kind = rng.choice((WORD, WORD, WORD, HALF, HALF, GONE if not rng.randrange(4) else WORD))
+            if rng.randrange(4):
+                value = rng.choice(words) + rng.choice((0, 0, -8, 8, 1)) if rng.randrange(3) else hostile_number(rng, 8)
+            else:  # what stands in another place: circles
+                other = rng.choice(words)
+                page = self.pages[number].get(other & -PAGE_SIZE, b"")
+                value = int.from_bytes(page[other % PAGE_SIZE :][:8], "little")
+            changes += CHANGE.pack(kind, address, value & (1 << 64) - 1)
         return bytes([number]) + changes
 
     def source(self, data: bytes) -> _LyingSource:
         number = data[0] % len(self.kernels)
         source = _LyingSource(self.kernels[number], physical=False)
-        source.lying = _LyingMemory(self.pages[number], data[1:])
+        source.lying = LyingMemory(self.pages[number], data[1:])
         return source
 
 
@@ -225,10 +185,10 @@ class _Analyses(_Machines):
     """The whole analysis, in all its forms."""
 
     def run(self, data: bytes) -> None:
-        trio.run(_analysed, self.source(data))
+        trio.run(analysed, self.source(data))
 
 
-async def _analysed(source: SimulatedSource | DumpFile) -> None:
+async def analysed(source: Source) -> None:
     once = ReadOnce(source)
     analyst = Analyst(once, await discover(once))
     shown = list(first_lines(await analyst.first()))
@@ -240,36 +200,15 @@ async def _analysed(source: SimulatedSource | DumpFile) -> None:
 class _Dumps(SmallDumps):
     """Damaged small dumps, analysed."""
 
+    def make(self, rng: random.Random) -> bytes:
+        data = super().make(rng)
+        # Hardly any damage makes a file no dump at all: an end inside its header does.
+        return data[: rng.randrange(0x2000)] if not rng.randrange(16) else data
+
     def run(self, data: bytes) -> None:
         self.path.write_bytes(data)
         with DumpFile(self.path) as dump:
-            trio.run(_analysed, dump)
-
-
-def _mapped(kernel: SimulatedKernel) -> Iterator[tuple[int, bytes]]:
-    """Every page of the kernel half that is not part of a large one, by its address."""
-    for leaf in kernel.tables.mapped(slots=range(256, 512)):
-        if leaf.size == PAGE_SIZE and (data := kernel.image.read_page(leaf.physical >> 12)) is not None:
-            yield leaf.address, data
-
-
-def _interesting(kernel: SimulatedKernel) -> Iterator[int]:
-    """Addresses of words that lead somewhere."""
-    for module in kernel.modules:
-        yield from (module.entry_address + at for at in range(0, 0xA0, 8))
-        yield from (module.base + at for at in range(0x100, 0x280, 8))
-    for process in kernel.processes:
-        yield from (process.address + at for at in range(0, kernel.profile.eprocess.size, 8))
-    for thread in kernel.threads:
-        yield from (thread.address + at for at in range(0, kernel.profile.kthread.size, 8))
-    for processor in kernel.processors:
-        yield from (processor.prcb + at for at in range(0, 0x200, 8))
-        top = processor.context_values["rsp"]
-        yield from (at for at in range(top, processor.stack_base, 8) if processor.stack_limit <= top)
-    yield from (kernel.kdbg_address + at for at in range(0, 0x380, 8))
-    for name in _VARIABLES:
-        yield kernel.symbols[name]
-    yield from (one for one in kernel.bug_check[1:] if one >> 47)
+            trio.run(analysed, dump)
 
 
 ANALYSIS = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from tests.fuzz.analysis import ANALYSIS
+from tests.fuzz.damaged import DAMAGED
 from tests.fuzz.driver import Target
 from tests.fuzz.dumps import DUMPS
 from tests.fuzz.files import FILES
@@ -16,7 +17,7 @@ from tests.fuzz.wire import WIRE
 __all__ = ["TARGETS", "counts"]
 
 TARGETS: dict[str, Target] = {
-    target.name: target for target in (*WIRE, *MESSAGES, *DUMPS, *FILES, *TRIAGE, *LINE, *ANALYSIS)
+    target.name: target for target in (*WIRE, *MESSAGES, *DUMPS, *FILES, *TRIAGE, *LINE, *ANALYSIS, *DAMAGED)
 }
 
 
