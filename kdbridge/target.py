@@ -13,6 +13,7 @@ from protocol.structure import Structure
 from .source import StopEvent
 
 __all__ = [
+    "NAME_NOT_READ",
     "Finding",
     "Kdbg",
     "Module",
@@ -54,9 +55,13 @@ class Processor:
     special_registers: Structure | None
 
 
+NAME_NOT_READ = "<name not read>"
+"""In place of the name of a module of which a first look read only where it lies."""
+
+
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A loaded image. Timestamp and checksum as in its PE header."""
+    """A loaded image. Timestamp and checksum as in its PE header; 0 as long as its name is NAME_NOT_READ."""
 
     name: str
     path: str

@@ -13,18 +13,19 @@ import trio
 
 from kdbridge.analysis.reading import ReadOnce
 from kdbridge.discovery import discover
+from kdbridge.discovery.modules import with_names
 from kdbridge.errors import SnapshotError, UsageError
 from kdbridge.opening import OpenTarget
 from kdbridge.progress import Meter
 from kdbridge.snapshot import Snapshot
 from kdbridge.source import Source
-from kdbridge.symbols import SymbolPath, symbol_path
+from kdbridge.symbols import SymbolPath, check_download, symbol_path
 from kdbridge.target import Target
 from kdbridge.transports import is_target, masked
 
 from .bar import shown_progress
 from .gathered import gathered
-from .run import known, open_source
+from .run import known, open_source, say
 from .words import quoted, size
 
 __all__ = ["Keeper", "Opened", "SymbolWish", "check_folder", "opened_for_analysis", "symbol_options"]
@@ -42,15 +43,18 @@ class SymbolWish:
 
 
 def _wish(symbols: str | None, download: bool) -> SymbolWish:
-    return SymbolWish(symbol_path(symbols, os.environ), download)
+    path = symbol_path(symbols, os.environ, say)
+    if download:
+        check_download(path)
+    return SymbolWish(path, download)
 
 
 symbol_options = gathered(
     (
         click.option("--symbols", metavar="PATH", help="Where symbol files (PDB) are: folders and servers, as in "
                      "_NT_SYMBOL_PATH, which is taken if this is not given."),
-        click.option("--download", is_flag=True, help="Ask the servers that the symbol path names. Without it nothing "
-                     "is asked of the network."),
+        click.option("--download", is_flag=True, help="Ask the servers and shares that the symbol path names. Without "
+                     "it nothing is asked of the network."),
     ),
     "symbols", _wish, "symbols", "download",
 )  # fmt: skip
@@ -144,6 +148,11 @@ class Opened:
         if isinstance(self.source, OpenTarget):
             self.target = await discover(self.reading)
             self.keeper.know(self.target)
+
+    async def know_modules(self) -> None:
+        """Find out the names of all modules, where there was a first look only. Raises SnapshotError."""
+        self.target = await with_names(self.reading, self.target)
+        self.keeper.know(self.target)
 
     @property
     def name(self) -> str:

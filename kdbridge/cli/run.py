@@ -13,6 +13,7 @@ import click
 import trio
 
 from kdbridge.discovery import discover
+from kdbridge.discovery.modules import with_names
 from kdbridge.errors import FileError, UsageError
 from kdbridge.memory.files import DumpFile
 from kdbridge.opening import OpenTarget, open_target
@@ -170,5 +171,6 @@ async def known(source: Source, *, aloud: bool = False) -> Target:
     if isinstance(source, OpenTarget):
         return await source.discover((lambda finding: say(f"  {finding.step}: {finding.text}")) if aloud else None)
     if isinstance(source, Snapshot):
-        return source.target
+        # It may be of an analysis that was ended after its first look.
+        return await with_names(source, source.target)
     return await discover(source)

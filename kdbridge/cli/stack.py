@@ -12,6 +12,7 @@ from kdbridge.analysis.report_text import missing_lines, stack_lines
 from kdbridge.analysis.shortcomings import Shortcomings
 from kdbridge.analysis.stack import walk
 from kdbridge.analysis.stopped import stopped_processor
+from kdbridge.discovery.modules import name_reader
 from kdbridge.errors import UsageError
 from kdbridge.opening import OpenTarget
 from kdbridge.target import Processor
@@ -37,8 +38,8 @@ def stack_command(
 ) -> int:
     """The call stack from the registers on, innermost first. What is a guess is marked with a question mark.
 
-    A target is only read from, of memory less than 64 KiB for the processor that stopped. Exit code 1: a stack is not
-    whole, and why is told.
+    A target is only read from: for the processor that stopped, less than 64 KiB of memory where up to 600 images are
+    loaded and the stack has up to 30 frames. Exit code 1: a stack is not whole, and why is told.
     """
     if processor is not None and all_processors:
         raise UsageError("--processor and --all exclude each other")
@@ -56,7 +57,8 @@ def stack_command(
                 )
             # Over a line, export tables would cost more than all the rest.
             exports = () if isinstance(opened.source, OpenTarget) else (Exports(opened.reading),)
-            names = Names(target.modules, (*symbols_of(opened, symbols), *exports), opened.target.kernel_base)
+            known = (*symbols_of(opened, symbols), *exports)
+            names = Names(target.modules, known, target.kernel_base, name_reader(opened.reading, target))
 
             async def one_of(one: Processor) -> Stack | None:
                 rest = f"the stack of processor {one.number}"

@@ -32,8 +32,9 @@ async def discover(
 ) -> Target:
     """Find out all about a stopped machine, a Snapshot or a dump.
 
-    With `first_look` as little as tells why it stopped: no registers but those of the processor that did, and no paths
-    of modules. Over a slow line and for a machine with many of both that is a small part of the time.
+    With `first_look` as little as tells why it stopped: no registers but those of the processor that did, and of
+    modules only where they lie (`name_reader` reads a name). Over a slow line and for a machine with many of both that
+    is a small part of the time.
     What cannot be found is a finding, not an error. Raises TargetLostError and TransportLostError when the target
     goes away meanwhile, and TargetRefusedError when it is of an architecture that this program does not know.
     """
@@ -51,7 +52,7 @@ async def discover(
     listed = listed_modules(source, notes)
     modules, unloaded = listed or ((), ())
     # A small dump may have its lists in its memory all the same, where it lost those of its own.
-    modules = modules or await find_modules(source, version, kdbg, notes, paths=not first_look)
+    modules = modules or await find_modules(source, version, kdbg, notes, names=not first_look)
     unloaded = unloaded if listed is not None else await find_unloaded_modules(source, kdbg, notes, version)
     if source.physical is None and listed is not None:
         notes.missing("physical memory", "a small dump holds pieces of memory by virtual address, and no pages")

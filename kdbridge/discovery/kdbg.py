@@ -56,10 +56,7 @@ async def find_kdbg(source: Source, version: GetVersion64, notes: Notes) -> Kdbg
                 if (found := await _encoded(source, address, version)) is not None:
                     notes.found(_STEP, f"at {address:#x}, {where}; encoded, and decoded by what it must hold")
                     return found
-    notes.missing(
-        _STEP,
-        "not found, plain or encoded: no processors' registers in a dump, no memory runs, no bug check parameters",
-    )
+    notes.missing(_STEP, "not found, plain or encoded: the kernel's own account of itself is lacking")
     return None
 
 

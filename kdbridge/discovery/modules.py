@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+
 from kdbridge.file_facts import told_by_file
 from kdbridge.source import Source
-from kdbridge.target import Kdbg, Module, UnloadedModule
+from kdbridge.target import NAME_NOT_READ, Finding, Kdbg, Module, Target, UnloadedModule
 from protocol.arch import pointer_size_of
 from protocol.layouts.kernel import KERNEL_LAYOUTS, UNLOADED_DRIVER_SLOTS, KernelLayouts
 from protocol.layouts.version import GetVersion64
-from protocol.structure import Structure
+from protocol.structure import StructureLayout
 
 from .notes import Notes, read_string, try_read, try_read_pointer
 
-__all__ = ["find_modules", "find_unloaded_modules", "listed_modules", "read_path"]
+__all__ = ["find_modules", "find_unloaded_modules", "listed_modules", "name_reader", "read_path", "with_names"]
 
 _MOST_MODULES = 4096
 _NAME_BEHIND = 0x40
 """Bytes behind an entry that are read with it."""
+_NOT_READABLE = "<name not readable>"
 _STAMPS_IN_LIST = 0x360
 """A KDBG of this size (Windows 8) or longer: TimeDateStamp lies in the list entry; before, in the PE header."""
 
@@ -40,19 +44,23 @@ def listed_modules(source: Source, notes: Notes) -> _Listed | None:
 
 
 async def find_modules(
-    source: Source, version: GetVersion64, kdbg: Kdbg | None, notes: Notes, *, paths: bool = True
+    source: Source, version: GetVersion64, kdbg: Kdbg | None, notes: Notes, *, names: bool = True
 ) -> tuple[Module, ...]:
-    """The module list as far as it can be walked, in load order. Without `paths` only names are read."""
+    """The module list as far as it can be walked, in load order.
+
+    Without `names` only where each lies is read, a third of the bytes: `name_reader` knows the names of those that
+    matter.
+    """
     head = version.ps_loaded_module_list or (kdbg.block["ps_loaded_module_list"] if kdbg else 0)
     if not head:
         notes.missing("modules", "the target names no module list")
         return ()
     layouts = _layouts(version)
+    layout, old = layouts.module, _is_old(kdbg)
     at = await try_read_pointer(source, head, layouts.pointer_size)
     modules: list[Module] = []
     seen = {head}
     problem = "" if at is not None else f"its head at {head:#x} cannot be read"
-    old = kdbg is not None and kdbg.block["size"] < _STAMPS_IN_LIST
     while at is not None and at != head:
         if at in seen:
             problem = f"it turns in a circle at {at:#x}"
@@ -61,47 +69,103 @@ async def find_modules(
             problem = f"more than {_MOST_MODULES} entries"
             break
         seen.add(at)
-        # The name stands behind its entry, as the loader puts it there: one read for both.
-        data = await try_read(source, at, layouts.module.size + _NAME_BEHIND)
-        if data is None:
-            data = await try_read(source, at, layouts.module.size)
+        data = await _entry(source, layout, at, names=names)
         if data is None:
             problem = f"its entry at {at:#x} cannot be read"
             break
-        entry = layouts.module.decode(data, address=at)
-        modules.append(await _module(source, at, data, entry, paths=paths, stamp_in_header=old))
-        at = entry["flink"]
+        if names:
+            modules.append(await _named(source, layout, at, data, paths=True, stamp_in_header=old))
+        else:
+            modules.append(_placed(layout, at, data))
+        at = int.from_bytes(data[: layouts.pointer_size], "little")
     if problem:
         notes.missing("modules", f"{len(modules)} of the list, then {problem}: modules behind it are not known")
     else:
         notes.found("modules", f"{len(modules)}, by the list at {head:#x}")
+    if lost := _without_name(modules):
+        notes.missing(*lost)
     return tuple(modules)
 
 
-async def _module(
-    source: Source, at: int, data: bytes, entry: Structure, *, paths: bool, stamp_in_header: bool
+def _is_old(kdbg: Kdbg | None) -> bool:
+    return kdbg is not None and kdbg.block["size"] < _STAMPS_IN_LIST
+
+
+def _place_size(layout: StructureLayout) -> int:
+    """Bytes of an entry that tell where its image lies, and which comes next."""
+    return layout.offset_of("size_of_image") + layout.size_of("size_of_image")
+
+
+async def _entry(source: Source, layout: StructureLayout, at: int, *, names: bool) -> bytes | None:
+    """An entry as far as it is wanted and there, but at least what tells where its image lies."""
+    # The name stands behind its entry, as the loader puts it there: one read for both.
+    for size in (layout.size + _NAME_BEHIND, layout.size) if names else ():
+        data = await try_read(source, at, size)
+        if data is not None:
+            return data
+    return await try_read(source, at, _place_size(layout))
+
+
+def _placed(layout: StructureLayout, at: int, data: bytes) -> Module:
+    entry = layout.decode(data, least=_place_size(layout), address=at)
+    return Module(NAME_NOT_READ, "", entry["dll_base"], entry["size_of_image"], entry["entry_point"], 0, 0, at)
+
+
+async def _named(
+    source: Source, layout: StructureLayout, at: int, data: bytes, *, paths: bool, stamp_in_header: bool
 ) -> Module:
-    """`data` is the entry with what lies behind it."""
-    path = await read_string(source, entry["full_dll_name"], entry["full_dll_name_length"]) if paths else ""
-    start = entry["base_dll_name"] - at
-    text = data[start : start + entry["base_dll_name_length"]] if start > 0 else b""
-    if text and len(text) == entry["base_dll_name_length"]:
+    """`data` is the entry with what lies behind it, or only its beginning where no more is there."""
+    module = _placed(layout, at, data)
+    if len(data) < layout.size:
+        return replace(module, name=_NOT_READABLE)
+    entry = layout.decode(data)
+    start, length = entry["base_dll_name"] - at, entry["base_dll_name_length"]
+    text = data[start : start + length] if start > 0 else b""
+    if text and len(text) == length:
         name: str | None = text.decode("utf-16-le", "replace").split("\0")[0]
     else:
-        name = await read_string(source, entry["base_dll_name"], entry["base_dll_name_length"])
-    stamp = entry["time_date_stamp"]
-    if stamp_in_header:
-        stamp = await _header_stamp(source, entry["dll_base"])
-    return Module(
-        name=name if name is not None else "<name not readable>",
+        name = await read_string(source, entry["base_dll_name"], length)
+    path = await read_string(source, entry["full_dll_name"], entry["full_dll_name_length"]) if paths else ""
+    stamp = await _header_stamp(source, module.base) if stamp_in_header else entry["time_date_stamp"]
+    return replace(
+        module,
+        name=name if name is not None else _NOT_READABLE,
         path=path if path is not None else "",
-        base=entry["dll_base"],
-        size=entry["size_of_image"],
-        entry_point=entry["entry_point"],
         time_date_stamp=stamp,
         check_sum=entry["check_sum"],
-        entry_address=at,
     )
+
+
+def name_reader(source: Source, target: Target) -> Callable[[Module], Awaitable[Module]]:
+    """Reads the name of a module that a first look left without; others stay as they are. It reads no path."""
+    layout, old = _layouts(target.version).module, _is_old(target.kdbg)
+
+    async def named(module: Module) -> Module:
+        if module.name != NAME_NOT_READ:
+            return module
+        data = await _entry(source, layout, module.entry_address, names=True)
+        if data is None:
+            return replace(module, name=_NOT_READABLE)
+        return await _named(source, layout, module.entry_address, data, paths=False, stamp_in_header=old)
+
+    return named
+
+
+async def with_names(source: Source, target: Target) -> Target:
+    """The target with the names of all its modules, which a first look left out, as far as the source has them."""
+    if all(module.name != NAME_NOT_READ for module in target.modules):
+        return target
+    named = name_reader(source, target)
+    modules = tuple([await named(module) for module in target.modules])
+    lost = _without_name(modules)
+    findings = (*target.findings, Finding(lost[0], False, lost[1])) if lost else target.findings
+    return replace(target, modules=modules, findings=findings)
+
+
+def _without_name(modules: Sequence[Module]) -> tuple[str, str] | None:
+    """What is missing, and how much of it; None: nothing is."""
+    lost = sum(module.name == _NOT_READABLE for module in modules)
+    return ("names of modules", f"{lost} of {len(modules)} cannot be read") if lost else None
 
 
 async def read_path(source: Source, version: GetVersion64, module: Module) -> str:
@@ -157,9 +221,7 @@ async def find_unloaded_modules(
             continue
         name = await read_string(source, entry["name"], entry["name_length"])
         found.append(
-            UnloadedModule(
-                name or "<name not readable>", entry["start_address"], entry["end_address"], entry["current_time"]
-            )
+            UnloadedModule(name or _NOT_READABLE, entry["start_address"], entry["end_address"], entry["current_time"])
         )
     notes.found("unloaded modules", f"{len(found)}")
     return tuple(found)

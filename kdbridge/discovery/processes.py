@@ -52,15 +52,22 @@ class ThreadLinks:
 
     head: int
     entry: int
+    owner: int | None = None
+    """Where a thread names the process that it belongs to, whatever memory it sees; None: not known."""
 
 
-def links_offset_of(before: bytes, table_offset: int, mask: int, width: int = 8) -> int | None:
+def links_offset_of(before: bytes, table_offset: int, mask: int, width: int = 8, told: int | None = None) -> int | None:
     """Where ActiveProcessLinks lie in an EPROCESS, by the bytes before System's; None where these are not System's.
 
     `before` ends where the links begin; `table_offset` is that of the directory table base; `mask` its frame's bits.
+    `told` is where symbols say that they lie: it is believed where a process with page tables begins there.
     """
     if before[-width:] != (4).to_bytes(width, "little"):
         return None
+    if told is not None and not told % width and table_offset + width <= told <= len(before):
+        root = before[len(before) - told + table_offset :][:width]
+        if before[-told] == _PROCESS_TYPE and int.from_bytes(root, "little") & mask:
+            return told
     low = _ROOT_LOW_BITS & ~(mask & 0xFFF)  # with PAE a top table is no page
     for offset in _LINKS:
         start = len(before) - offset
@@ -91,8 +98,11 @@ async def bytes_before(source: Source, link: int) -> bytes:
     return data if data is not None else await try_read(source, link - 8 * least, 8 * least) or b""
 
 
-async def find_processes(source: Source, target: Target) -> tuple[ProcessEntry, ...]:
-    """The processes in the order of the list, as far as it can be walked; it may be broken, or turn in circles."""
+async def find_processes(source: Source, target: Target, told: int | None = None) -> tuple[ProcessEntry, ...]:
+    """The processes in the order of the list, as far as it can be walked; it may be broken, or turn in circles.
+
+    `told` is where symbols say that ActiveProcessLinks lie in an EPROCESS.
+    """
     if target.kdbg is None:
         return ()
     block = target.kdbg.block
@@ -102,7 +112,7 @@ async def find_processes(source: Source, target: Target) -> tuple[ProcessEntry, 
     link = await try_read_pointer(source, head, width)
     if not link or not table:
         return ()
-    offset = links_offset_of(await bytes_before(source, link), table, mask, width)
+    offset = links_offset_of(await bytes_before(source, link), table, mask, width, told)
     if offset is None:
         return ()
     found: list[ProcessEntry] = []
@@ -185,7 +195,12 @@ async def threads_of(source: Source, target: Target, process: int, links: Thread
         seen.add(link)
         thread = link - links.entry
         data = await try_read(source, thread, block["offset_kthread_apc_process"] + width)
-        if data is None or data[0] & 0x7F != _THREAD_TYPE or int.from_bytes(data[-width:], "little") != process:
+        if data is None or data[0] & 0x7F != _THREAD_TYPE:
+            break
+        owner = int.from_bytes(data[-width:], "little")
+        if owner != process and links.owner is not None:  # it is attached to another process
+            owner = await try_read_pointer(source, thread + links.owner, width) or 0
+        if owner != process:
             break
         found.append(thread)
         link = await try_read_pointer(source, link, width)

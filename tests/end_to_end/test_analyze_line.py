@@ -17,6 +17,7 @@ from kdbridge.analysis.analyst import Analyst
 from kdbridge.analysis.model import Analysis
 from kdbridge.analysis.reading import ReadOnce
 from kdbridge.analysis.report_json import analysis_document
+from kdbridge.analysis.report_text import first_lines
 from kdbridge.cli.analysing import Keeper
 from kdbridge.discovery import discover
 from kdbridge.snapshot import Snapshot
@@ -80,6 +81,19 @@ async def _analysed(options: KernelOptions, folder: Path) -> tuple[Analysis, Ana
     return first, whole, seconds, trio.current_time() - began, given
 
 
+async def _at_leisure(options: KernelOptions) -> tuple[Analysis, Analysis]:
+    """The same machine's first screen, and all of it, where discovery read everything before."""
+    async with take_over(made_to_order(options)) as taken:
+        reading = ReadOnce(taken.target)
+        analyst = Analyst(reading, await discover(reading))
+        return await analyst.first(), await analyst.all()
+
+
+def _differing(one: Analysis, other: Analysis) -> set[str]:
+    mine, theirs = analysis_document(one), analysis_document(other)
+    return {name for name in mine if mine[name] != theirs[name]}
+
+
 @pytest.mark.parametrize("code", CRASHES, ids=lambda code: f"{code:02x}")
 async def test_the_first_screen_comes_soon_and_nothing_is_read_twice(
     code: int, tmp_path: Path, autojump_clock: trio.testing.MockClock
@@ -97,17 +111,21 @@ async def test_the_first_screen_comes_soon_and_nothing_is_read_twice(
     # What was read is left behind: without the target it says the same.
     with Snapshot.open(tmp_path / "kept") as snapshot:
         again = await Analyst(ReadOnce(snapshot), snapshot.target).all()
-    mine, theirs = analysis_document(whole), analysis_document(again)
-    differing = {name for name in mine if mine[name] != theirs[name]}
-    assert differing <= {"source", "bytes_read"}
+    assert _differing(whole, again) <= {"source", "bytes_read"}
+
+    # That names are read when they are needed changes nothing of what is said.
+    soon_known, all_known = await _at_leisure(options)
+    assert list(first_lines(first)) == list(first_lines(soon_known)) and first.bucket == soon_known.bucket
+    assert _differing(whole, all_known) <= {"bytes_read"}
 
 
+@pytest.mark.parametrize("more", [200, 400])
 async def test_a_machine_with_as_many_modules_as_real_ones_have(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
+    more: int, tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
-    options = KernelOptions(memory_size=4 << 30, gigabyte_page=False, processors=16, more_modules=200)
+    options = KernelOptions(memory_size=4 << 30, gigabyte_page=False, processors=16, more_modules=more)
     first, whole, soon, seconds, given = await _analysed(options, tmp_path / "kept")
-    assert first.bucket.startswith("D1_mydrv+") and len(whole.images) == 211
+    assert first.bucket.startswith("D1_mydrv+") and len(whole.images) == 11 + more
     others = {image.module.name for image in whole.images if image.company != "Microsoft Corporation"}
     assert others == {"mydrv.sys", "labflt.sys"}
     assert soon < _FIRST and seconds < _ALL

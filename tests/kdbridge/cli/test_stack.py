@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from unittest import mock
+
 import pytest
 
-from protocol.address import format_address
+from protocol.address import PAGE_SIZE, format_address
+from simulator.modules import other_drivers
+from simulator.scenarios import RunningScenario
 from tests.kdbridge.cli.calling import call, sim
 from tests.kdbridge.cli.conftest import Home
 from tests.kdbridge.cli.watched import watched
@@ -44,6 +49,35 @@ def test_the_stopped_thread_costs_less_than_64_kib(name: str) -> None:
     assert list(ended.machine.target.machine.touched) == []
 
 
+def _many(count: int) -> mock._patch[object]:
+    """Machines have so many more drivers, as long as this lasts."""
+    return mock.patch("simulator.kernel.other_drivers", lambda profile, _: other_drivers(profile, count))
+
+
+@pytest.mark.parametrize("more", [400, pytest.param(589, marks=pytest.mark.slow)])
+def test_with_many_drivers_too(more: int) -> None:
+    with _many(more), watched() as reads:
+        ended = call("stack", sim(processors=4, memory="64M"))
+    assert ended.code == 0, ended.err
+    kernel = ended.machine.kernel
+    assert len(kernel.modules) == 11 + more
+    assert reads.bytes < 64 << 10 and reads.twice == []
+    # Each frame lies in the image that the machine says, by its name.
+    names = {frame.split()[3].partition("+")[0] for frame in ended.out.splitlines()[2:]}
+    assert names == {"nt", "mydrv"}
+
+
+def test_an_image_that_cannot_be_read_is_told_by_its_name() -> None:
+    def without_mydrv(machine: RunningScenario) -> None:
+        (driver,) = [one for one in machine.kernel.modules if one.name == "mydrv"]
+        for page in range(driver.base, driver.base + driver.size, PAGE_SIZE):
+            if (physical := machine.kernel.tables.translate(page)) is not None:
+                machine.target.machine.memory.unreadable.add(physical // PAGE_SIZE)
+
+    ended = call("stack", sim(), prepare=without_mydrv)
+    assert ended.code == 1 and "mydrv.sys cannot be read" in ended.out and "<name" not in ended.out
+
+
 def test_a_processor_that_is_not_there_is_a_mistake_in_the_command(home: Home) -> None:
     ended = call("stack", home.small, "-p", 2)
     assert (ended.code, ended.out) == (2, "")
@@ -57,3 +91,11 @@ def test_a_stack_that_is_not_whole_is_named_and_the_exit_code_is_1(home: Home) -
     half.write_bytes(home.small.read_bytes()[:1_000_000])
     ended = call("stack", half, "--all")
     assert ended.code == 1 and "what could not be determined\n" in ended.out
+
+
+def test_a_stack_of_guesses_is_not_whole(shared: Path) -> None:
+    """Nothing proves what the frame pointers of a real ARM64 machine lead to."""
+    ended = call("stack", shared / "data/dumps/triage_arm64.dmp")
+    assert (
+        ended.code == 1 and "the stack of processor 0: it is not whole: the chain of frame pointers ends" in ended.out
+    )

@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from kdbridge.discovery.modules import find_modules, find_unloaded_modules
+from kdbridge.analysis.reading import ReadOnce
+from kdbridge.discovery import discover
+from kdbridge.discovery.modules import find_modules, find_unloaded_modules, name_reader, with_names
 from kdbridge.discovery.notes import Notes
-from kdbridge.target import Finding, Kdbg, Module, UnloadedModule
+from kdbridge.target import NAME_NOT_READ, Finding, Kdbg, Module, UnloadedModule
+from protocol.layouts.kernel import KLDR_DATA_TABLE_ENTRY64
 from simulator.kernel import KernelOptions, SimulatedKernel, build_kernel
 from tests.kdbridge.poking import peek, poke, poke_pointer, unmap
 from tests.kdbridge.simulated import SimulatedSource
@@ -98,12 +101,81 @@ async def test_a_name_of_an_impossible_length_costs_no_more_than_the_name(length
     assert (found[3].base, found[3].path) == (kernel.modules[3].base, kernel.modules[3].path)
 
 
+@pytest.mark.parametrize("build", [3790, 19041])
+async def test_of_a_first_look_names_are_read_when_they_are_asked_for(build: int) -> None:
+    kernel = build_kernel(replace(_SMALL, build=build))
+    whole = (await discover(SimulatedSource(kernel))).modules
+    source = SimulatedSource(kernel)
+    once = ReadOnce(source)
+    target = await discover(once, first_look=True)
+    assert {(m.name, m.path, m.time_date_stamp, m.check_sum) for m in target.modules} == {(NAME_NOT_READ, "", 0, 0)}
+    assert [(m.base, m.size, m.entry_point, m.entry_address) for m in target.modules] == [
+        (m.base, m.size, m.entry_point, m.entry_address) for m in kernel.modules
+    ]
+    before = source.meter.read
+    named = await name_reader(once, target)(target.modules[3])
+    assert named == replace(whole[3], path="") and named.name == kernel.modules[3].file_name
+    if build == 19041:
+        # The rest of its entry, with its name, up to where the next entry's head is known.
+        assert 0 < source.meter.read - before <= KLDR_DATA_TABLE_ENTRY64.size + 0x40 - 0x44
+    before = source.meter.read
+    assert await name_reader(once, target)(target.modules[3]) == named
+    assert await name_reader(once, target)(named) is named
+    assert source.meter.read == before
+    found = await with_names(once, target)
+    assert found.modules == tuple(replace(one, path="") for one in whole)
+    assert found.findings == target.findings and await with_names(once, found) is found
+    assert (await discover(once)).modules == whole
+
+
+async def test_a_first_look_costs_a_third_of_the_bytes_for_each_module() -> None:
+    kernel = build_kernel(_SMALL)
+    source = SimulatedSource(kernel)
+    await find_modules(source, kernel.version, _kdbg(kernel), Notes(None), names=False)
+    assert source.meter.read == 8 + 68 * len(kernel.modules)
+
+
+async def test_names_that_a_first_look_left_and_that_are_gone_are_missing() -> None:
+    kernel = build_kernel(_SMALL)
+    once = ReadOnce(SimulatedSource(kernel))
+    target = await discover(once, first_look=True)
+    entry = kernel.modules[3].entry_address
+    unmap(kernel, entry)
+    gone = sum(one.entry_address >> 12 == entry >> 12 for one in kernel.modules)
+    found = await with_names(once, target)
+    assert found.modules[3].name == "<name not readable>"
+    assert found.shortcomings[-1] == Finding(
+        "names of modules", False, f"{gone} of {len(kernel.modules)} cannot be read"
+    )
+
+
+async def test_an_entry_that_runs_into_a_hole_ends_no_list() -> None:
+    kernel = build_kernel(replace(_SMALL, processors=1))
+    # So much of it as tells where it lies is at the end of a page, and nothing behind that.
+    page = kernel.processors[0].stack_base - 0x1000
+    entry = page - 0x44
+    head = kernel.read_virtual(kernel.modules[3].entry_address, 0x44)
+    assert head is not None
+    poke(kernel, entry, head)
+    poke_pointer(kernel, kernel.modules[2].entry_address, entry)
+    unmap(kernel, page)
+    for names in (True, False):
+        notes = Notes(None)
+        found = await find_modules(SimulatedSource(kernel), kernel.version, _kdbg(kernel), notes, names=names)
+        assert [one.base for one in found] == [one.base for one in kernel.modules]
+        assert found[3].name == ("<name not readable>" if names else NAME_NOT_READ)
+        assert [f.step for f in notes.findings if not f.found] == (["names of modules"] if names else [])
+
+
 async def test_names_that_are_paged_out_are_told_and_the_rest_is_known() -> None:
     kernel = build_kernel(_SMALL)
     poke_pointer(kernel, kernel.modules[3].entry_address + 0x60, 0xFFFF_8000_0000_0000)
     poke_pointer(kernel, kernel.modules[3].entry_address + 0x50, 0)
-    found, _ = await _modules(kernel)
+    found, findings = await _modules(kernel)
     assert (found[3].name, found[3].path, found[3].base) == ("<name not readable>", "", kernel.modules[3].base)
+    assert (findings[-1].step, findings[-1].text) == (
+        "names of modules", f"1 of {len(kernel.modules)} cannot be read",
+    )  # fmt: skip
 
 
 async def test_a_name_that_is_no_text_harms_nobody() -> None:
