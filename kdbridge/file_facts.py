@@ -30,6 +30,8 @@ class FileFacts:
     modules: tuple[Module, ...] | None
     unloaded_modules: tuple[UnloadedModule, ...] | None
     """Lists of images of the file's own; None where they are in memory."""
+    shortcomings: tuple[str, ...] = ()
+    """What is wrong with the file itself: cut off, damaged."""
 
 
 def told_by_file(source: Source) -> FileFacts | None:

@@ -43,7 +43,8 @@ def explain_silence(engine: Engine, *, wait: float, break_in: bool) -> str:
         return nobody
     if not heard and not network:
         asked = "RESET and break-in were" if break_in else "RESET was"
-        hint = "" if break_in else " One that runs is stopped by --break-in."
+        stops = " One that runs is stopped by `kdbridge break`, or by --break-in where the verb has it."
+        hint = "" if break_in else stops
         return (
             f"not a single byte came from {where} within {wait:g} seconds, {asked} not answered: "
             "the machine runs, is off, was started without debugging, is busy writing its own dump, or the cable, port "
@@ -82,7 +83,7 @@ def explain_silence(engine: Engine, *, wait: float, break_in: bool) -> str:
             f"the target at {where} said why it stopped, and answered no request within {wait:g} seconds: "
             "what is sent to it does not arrive whole, or it hangs."
         )
-    hint = "it runs; it was not told to stop (--break-in does that)" if not break_in else "it did not stop"
+    hint = "it runs; it was not told to stop (`kdbridge break` does that)" if not break_in else "it did not stop"
     return (
         f"packets came from {where} ({engine.bytes_received} bytes), but no state change within {wait:g} seconds: "
         f"the target is alive and {hint}."

@@ -9,12 +9,32 @@ from protocol.address import format_address
 from protocol.arch import Architecture
 from protocol.structure import Structure, StructureLayout
 
-__all__ = ["PRODUCT_TYPES", "duration", "file_time", "harmless", "hex_lines", "moment_of", "register_lines", "size"]
+__all__ = [
+    "PRODUCT_TYPES",
+    "break_status_words",
+    "duration",
+    "file_time",
+    "harmless",
+    "hex_lines",
+    "moment_of",
+    "register_lines",
+    "size",
+]
 
 PRODUCT_TYPES = {1: "workstation", 2: "domain controller", 3: "server"}
 """NT_PRODUCT_TYPE (kd-protocol 7.5)."""
 
+_BREAK_STATUS = {
+    1: "a break-in", 2: "the SysRq key", 3: "a bug check, before its blue screen", 4: "a bug check, at its end",
+    5: "a fatal error", 6: "a debug control call", 7: "the debugger's worker",
+}  # fmt: skip
+
 _EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
+
+
+def break_status_words(status: int) -> str:
+    """What stopped a machine, by the number it gave DbgBreakPointWithStatus: "a break-in"."""
+    return _BREAK_STATUS.get(status, f"break status {status}")
 
 
 def harmless(text: str, kept: str = "") -> str:

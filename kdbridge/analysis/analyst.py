@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from kdbridge.discovery.modules import name_reader
 from kdbridge.discovery.notes import readable_end
+from kdbridge.file_facts import told_by_file
 from kdbridge.source import Source
 from kdbridge.target import Target
 from protocol.arch import Architecture, MachineType, architecture_of
@@ -17,7 +19,18 @@ from .disassembly import Disassembler
 from .exports import Exports
 from .held import held_of
 from .images import image_facts
-from .model import Analysis, BugCheckFact, CrashContext, ImageFact, ProcessFact, Stack, Suspect, System, ThreadFact
+from .model import (
+    Analysis,
+    BugCheckFact,
+    CrashContext,
+    ImageFact,
+    Missing,
+    ProcessFact,
+    Stack,
+    Suspect,
+    System,
+    ThreadFact,
+)
 from .names import Names, SymbolSource
 from .parameters import bug_check_fact, with_processes
 from .print_buffer import print_buffer
@@ -54,6 +67,8 @@ class _Why:
     system: System | None
     current: ThreadFact | None
     pieces: tuple[_Piece, ...]
+    lacks: tuple[Missing, ...]
+    """What could not be found out of the current thread. Why it stopped is known without, so it is told in the end."""
 
 
 class Analyst:
@@ -71,12 +86,16 @@ class Analyst:
         self._shortcomings = Shortcomings(self.source)
         self._why: _Why | None = None
         self._all: Analysis | None = None
+        told = told_by_file(self.source)
+        for text in told.shortcomings if told is not None else ():
+            # First: most of what is missing then is missing for this.
+            self._shortcomings.add("the file", text)
         self.know(target)
 
     def know(self, target: Target) -> None:
         """What discovery found, also where a first look was all there was before. Call it before `all`."""
         self.target = target
-        self._names = Names(target.modules, self._symbols, self._kernel)
+        self._names = Names(target.modules, self._symbols, self._kernel, name_reader(self.source, target))
         self._judge.know(target, self._names)
         for finding in target.shortcomings:
             self._shortcomings.add(finding.step, finding.text)
@@ -107,7 +126,8 @@ class Analyst:
         crash = await part("the crash context", crash_context(source, target, names, stopped))
         pieces: tuple[_Piece, ...] = ()
         stack: Stack | None = None
-        current = await part("the current thread", current_thread(source, target, stopped))
+        told = await part("the current thread", current_thread(source, target, stopped, names))
+        current, lacks = told if told is not None else (None, ())
         if crash is None:
             self._shortcomings.add("the crash context", "there are no registers of the processor that stopped")
         elif self._architecture is not None:
@@ -118,7 +138,7 @@ class Analyst:
         evidence = Evidence(source, target, names, self._judge, crash, stack)
         suspect = await part("the driver to suspect", suspect_of(evidence))
         system = await part("the system", system_of(source, target))
-        return _Why(stopped, crash, bug_check, stack, suspect, system, current, pieces)
+        return _Why(stopped, crash, bug_check, stack, suspect, system, current, pieces, lacks)
 
     async def _with_instructions(self, crash: CrashContext, architecture: Architecture) -> CrashContext:
         registers = Registers(crash.context, crash.known)
@@ -170,15 +190,21 @@ class Analyst:
 
     async def _everything(self, why: _Why) -> Analysis:
         source, target, part = self.source, self.target, self._shortcomings.part
-        names = Names(target.modules, (*self._symbols, Exports(source)), self._kernel)
+        known = (*self._symbols, Exports(source))
+        names = Names(target.modules, known, self._kernel, name_reader(source, target))
         why = await self._renamed(why, names)
         self._names = names
         stacks = await self._all_stacks(why)
         processes = await self._processes(why, names)
+        why = self._with_current_thread(why, processes)
         if why.bug_check is not None:
             why = replace(why, bug_check=with_processes(why.bug_check, processes))
-        images = await part("versions of images", image_facts(source, target, names))
-        prints = await part("the kernel's print buffer", print_buffer(source, target))
+        images, lacks = await part("versions of modules", image_facts(source, target, names)) or ((), ())
+        self._shortcomings.extend(lacks)
+        if why.system is not None and not why.system.system_root:
+            self._shortcomings.add("the system's folder", "nothing that is there names it")
+        prints, lacks = await part("the kernel's print buffer", print_buffer(source, target)) or (None, ())
+        self._shortcomings.extend(lacks)
         pointed = [
             (f"memory at parameter {one.number}", one.value, _POINTED)
             for one in (why.bug_check.parameters if why.bug_check is not None else ())
@@ -188,13 +214,14 @@ class Analyst:
         return replace(
             self._analysis(why),
             stacks=stacks,
-            images=self._images(images or ()),
+            images=self._images(images),
             processes=processes,
             print_buffer=prints,
             held=held_of(source.source, target),
             missing=self._shortcomings.found,
             bytes_read=source.bytes_read,
             pieces=pieces,
+            first_screen=False,
         )
 
     def _in_kernel(self, address: int) -> bool:
@@ -224,7 +251,7 @@ class Analyst:
         return tuple(found)
 
     async def _processes(self, why: _Why, names: Names) -> tuple[ProcessFact, ...]:
-        found = await self._shortcomings.part("processes", process_facts(self.source, self.target))
+        found = await self._shortcomings.part("processes", process_facts(self.source, self.target, names=names))
         if found is None:
             return ()
         processes, missing = found
@@ -234,16 +261,29 @@ class Analyst:
             threads: tuple[ThreadFact, ...] | None = None
             if why.stopped in one.current_on:
                 work = thread_facts(self.source, self.target, one, names, stacks=True)
-                threads = await self._shortcomings.part(f"threads of {one.name or 'the current process'}", work)
+                what = f"threads of process {one.process_id}"
+                threads, lacks = await self._shortcomings.part(what, work) or (None, ())
+                self._shortcomings.extend(lacks)
             told.append(one if threads is None else replace(one, threads=threads))
         return tuple(told)
+
+    def _with_current_thread(self, why: _Why, processes: Sequence[ProcessFact]) -> _Why:
+        """With its id, where only the list of its process told it; else it is said what of it is missing."""
+        listed = {thread.address: thread for one in processes for thread in one.threads}
+        current = why.current
+        if current is not None and current.thread_id is None and current.address in listed:
+            found = listed[current.address]
+            if found.thread_id is not None:
+                return replace(why, current=replace(current, thread_id=found.thread_id, process_id=found.process_id))
+        self._shortcomings.extend(why.lacks)
+        return why
 
     # ---- both ----------------------------------------------------------------------------------------------
 
     def _images(self, facts: Sequence[ImageFact]) -> tuple[ImageFact, ...]:
         """One of every module, with what was read of it."""
         known = {**self._judge.facts, **{one.module.base: one for one in facts}}
-        return tuple(known.get(one.base) or ImageFact(one) for one in self.target.modules)
+        return tuple(known.get(one.base) or ImageFact(self._names.as_known(one)) for one in self.target.modules)
 
     def _analysis(self, why: _Why) -> Analysis:
         target = self.target
@@ -272,4 +312,5 @@ class Analyst:
             missing=self._shortcomings.found,
             bytes_read=self.source.bytes_read,
             pieces=why.pieces,
+            first_screen=True,
         )

@@ -6,9 +6,9 @@ import re
 
 from protocol.bugcheck import ParameterKind, bug_check
 
-from .model import Place
+from .model import Analysis, Place
 
-__all__ = ["bucket_of"]
+__all__ = ["bucket_of", "doubt_of"]
 
 _HOW_REACHED = 0x10000000
 """Bit of a code that only says how the bug check was reached: 1000007E is 7E (kd-protocol 7.5)."""
@@ -19,10 +19,11 @@ _LONGEST = 96
 def bucket_of(code: int | None, first_parameter: int, place: Place | None) -> str:
     """Bug check, subcode where its first parameter is one, module and offset: "139_3_mydrv+1045".
 
-    The same with and without symbols, and whatever addresses images were loaded at; changes with the module's build.
-    Only characters that a file name may have.
+    "NO_BUGCHECK" where there was none, "UNKNOWN" where nobody knows (`code` None). The same with and without symbols,
+    and whatever addresses images were loaded at; changes with the module's build. Only characters that a file name may
+    have.
     """
-    parts = ["NO_BUGCHECK"]
+    parts = ["NO_BUGCHECK" if code is not None else "UNKNOWN"]
     if code:
         plain = code & 0xFFFF_FFFF
         if bug_check(plain & ~_HOW_REACHED) is not None and plain >> 28 == 1:
@@ -36,3 +37,17 @@ def bucket_of(code: int | None, first_parameter: int, place: Place | None) -> st
     else:
         parts.append(f"{_UNSAFE.sub('_', place.module)}+{place.offset:x}")
     return "_".join(parts)[:_LONGEST]
+
+
+def doubt_of(analysis: Analysis) -> str:
+    """Why another source of the same crash may give another bucket; empty: nothing speaks for that."""
+    if analysis.target.bug_check_code is None:
+        return "whether there was a bug check is not known"
+    if analysis.suspect is not None:
+        return ""
+    if analysis.crash is None or not analysis.crash.place.module:
+        return "no module could be named"
+    if analysis.target.bug_check_code and (analysis.stack is None or not analysis.stack.whole):
+        why = f" ({analysis.stack.ended})" if analysis.stack is not None else ""
+        return f"no driver was found, and the stack that would show it is not whole{why}"
+    return ""

@@ -8,7 +8,12 @@ from kdbridge.discovery.notes import try_read, try_read_pointer
 from kdbridge.discovery.processes import bytes_before, links_offset_of
 from kdbridge.source import Source
 from kdbridge.target import Target
+from protocol.address import format_address
 from protocol.arch import architecture_of
+
+from .model import Missing
+from .names import Names
+from .shortcomings import pages_of, unreadable
 
 __all__ = ["client_id_offset", "process_ids_of"]
 
@@ -17,9 +22,12 @@ _HIGHEST_ID = 1 << 26
 _MOST_WITNESSES = 4
 _THREAD_TYPE = 6
 """DISPATCHER_HEADER.Type."""
+_WHAT = "ids of threads"
 
 
-async def process_ids_of(source: Source, target: Target, processes: Sequence[int]) -> dict[int, int]:
+async def process_ids_of(
+    source: Source, target: Target, processes: Sequence[int], names: Names | None = None
+) -> dict[int, int]:
     """Ids by EPROCESS, of those that can be told: an id lies before the links, and where these are System's proves."""
     block = target.kdbg.block if target.kdbg is not None else None
     architecture = architecture_of(target.version.machine_type)
@@ -30,7 +38,8 @@ async def process_ids_of(source: Source, target: Target, processes: Sequence[int
     if not first:
         return {}
     table, mask = block["offset_eprocess_directory_table_base"], architecture.paging.root_mask
-    offset = links_offset_of(await bytes_before(source, first), table, mask, width)
+    told = None if names is None else await names.structure_offset("_EPROCESS", "ActiveProcessLinks")
+    offset = links_offset_of(await bytes_before(source, first), table, mask, width, told)
     if offset is None:
         return {}
     read = {one: await try_read_pointer(source, one + offset - width, width) for one in processes if one}
@@ -38,28 +47,49 @@ async def process_ids_of(source: Source, target: Target, processes: Sequence[int
 
 
 async def client_id_offset(
-    source: Source, target: Target, thread: int, process_id: int | None, others: Sequence[tuple[int, int]] = ()
-) -> int | None:
-    """Where CLIENT_ID (ids of the process and of the thread) lies in an ETHREAD, found in this one.
+    source: Source,
+    target: Target,
+    thread: int,
+    process_id: int | None,
+    others: Sequence[tuple[int, int]] = (),
+    names: Names | None = None,
+) -> int | Missing:
+    """Where CLIENT_ID (ids of the process and of the thread) lies in an ETHREAD, found in this one; or why it is not.
 
-    It is a place where in several threads stand their process's id and, behind it, ids that differ. `others` are more
-    threads, with their processes' ids; where there are none, those beside this one in a list are asked. None: there is
-    no such place, or more than one.
+    Symbols may tell it: that its process's id stands there, and an id behind it, is proof enough then. Without them
+    it is a place where in several threads stand their process's id and, behind it, ids that differ. `others` are more
+    threads, with their processes' ids; where there are none, those beside this one in a list are asked.
     """
-    block = target.kdbg.block if target.kdbg is not None else None
-    if block is None or not process_id:
-        return None
-    width, size = target.pointer_size, min(block["size_ethread"], _LARGEST_THREAD)
-    data = await try_read(source, thread, size) if size else None
-    candidates = _candidates(data, process_id, width) if data is not None else []
-    if data is None or not candidates:
-        return None
+    if not process_id:
+        return Missing(_WHAT, "the id of their process, which stands before theirs, is not known")
+    width = target.pointer_size
+    told = None if names is None else await names.structure_offset("_ETHREAD", "Cid")
+    if told is not None and _candidates(await try_read(source, thread + told, 2 * width) or b"", process_id, width):
+        return told
+    if target.kdbg is None:
+        return Missing(_WHAT, "without the KDBG nothing tells how large an ETHREAD is")
+    block = target.kdbg.block
+    size = min(block["size_ethread"], _LARGEST_THREAD)
+    if not size:
+        return Missing(_WHAT, "the KDBG does not tell how large an ETHREAD is")
+    data = await try_read(source, thread, size)
+    if data is None:
+        gone = await unreadable(source, *pages_of(thread, size))
+        return Missing(_WHAT, f"the ETHREAD at {format_address(thread)} cannot be read as a whole", gone)
+    candidates = _candidates(data, process_id, width)
+    if not candidates:
+        why = f"nowhere in the ETHREAD at {format_address(thread)} stands its process's id, {process_id}, with another"
+        return Missing(_WHAT, f"{why} behind it")
     witnesses = [one for one in others if one[1] and one[0] != thread][:_MOST_WITNESSES]
     if not witnesses:
         beside = await _neighbours(source, thread, data, block["offset_kthread_apc_process"], width)
         witnesses = [(one, process_id) for one in beside]
     proven = [at for at in candidates if await _agree(source, data, witnesses, at, width)]
-    return proven[0] if len(proven) == 1 else None
+    if len(proven) == 1:
+        return proven[0]
+    if proven:
+        return Missing(_WHAT, f"they may lie at any of {len(proven)} places in an ETHREAD")
+    return Missing(_WHAT, "no other thread was found that bears out where in an ETHREAD they lie")
 
 
 def _candidates(thread: bytes, process_id: int, width: int) -> list[int]:

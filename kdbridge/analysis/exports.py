@@ -59,7 +59,8 @@ class Exports:
         """The exported function (or variable) that `offset` lies in, as far as the image tells where functions end.
 
         The nearest before it in the same section; by x64's unwind data not if another function has begun since, whose
-        name nobody exports. One without a name is called by its number: "Ordinal12".
+        name nobody exports. Code that was split off a function has that one's name, if it begins before it.
+        A function without a name is called by its number: "Ordinal12".
         """
         table = self._tables.get(module.base)
         if table is None:
@@ -68,29 +69,35 @@ class Exports:
         at = bisect.bisect_right(table.starts, offset) - 1
         if at < 0 or table.headers is None:
             return None
-        start, index = table.starts[at], table.indexes[at]
+        start = table.starts[at]
         section = table.headers.section_of(offset)
         if table.headers.sections and (section is None or start < section.rva):
             return None
-        # Of names for one address the one of the lowest ordinal is taken.
-        while at and table.starts[at - 1] == start:
-            at -= 1
-            index = table.indexes[at]
-        if await self._in_another(module, offset, start):
+        begin = await self._begin(module, offset, start)
+        if begin is None or begin > offset:
             return None
-        name = await self._name(module, table, index)
-        return None if name is None else (name, start)
+        # Of names for one address the one of the lowest ordinal is taken.
+        at = bisect.bisect_left(table.starts, begin)
+        if at == len(table.starts) or table.starts[at] != begin:
+            return None
+        name = await self._name(module, table, table.indexes[at])
+        return None if name is None else (name, begin)
 
-    async def _in_another(self, module: Module, offset: int, start: int) -> bool:
-        """Whether unwind data say that another function than that at `start` has this offset."""
+    async def _begin(self, module: Module, offset: int, start: int) -> int | None:
+        """Where the function of this offset begins: at `start`, if unwind data do not say that another one has begun.
+
+        None: another has begun, and they do not tell where it does.
+        """
         try:
             row = await self._functions.function(module, module.base + offset)
-            if row is None:
-                return False
-            parts = await self._functions.parts(module, row)
         except (MemoryFault, LayoutError):
-            return False
-        return start < (parts[-1][0].begin if parts else row.begin)
+            return start
+        if row is None or row.begin <= start:
+            return start
+        try:
+            return (await self._functions.parts(module, row))[-1][0].begin
+        except (MemoryFault, LayoutError):
+            return None
 
     def _keep(self, base: int, table: _Table) -> None:
         kept = len(table.starts) + sum(len(one.starts) for one in self._tables.values())

@@ -1,4 +1,7 @@
-"""Stacks of x86 and ARM64 by their chains of frame pointers: what is there without unwind data."""
+"""Stacks of x86 and ARM64 by their chains of frame pointers: what is there without unwind data.
+
+Nothing proves what such a chain leads to, so a stack by it is never known to be whole.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,13 @@ from .names import Names
 __all__ = ["Walked", "walk_arm64", "walk_x86"]
 
 Walked = tuple[tuple[Frame, ...], str, bool]
-"""Frames, why they end, and whether they are all."""
+"""Frames, why they end, and whether they are known to be all."""
 
 _TRAP_MARK = 0xBADB0D00
 """KTRAP_FRAME.DbgArgMark (x86): before it lie the ebp and eip of what was interrupted, as in any frame."""
 _FURTHEST_START = 0x1000
 """A direct call so little before where a function stands may well be the call of it."""
+_NO_CALLER = "its frame pointers lead to a return address of 0: the thread's first call, or an overwritten stack"
 _KERNEL_X86 = 0x80000000
 _CANONICAL = 48
 
@@ -27,6 +31,9 @@ _CANONICAL = 48
 async def walk_x86(source: Source, names: Names, context: Structure, known: frozenset[str] | None, most: int) -> Walked:
     """By ebp. As in WinDbg, what stands in the place of a stack pointer is the frame pointer (ChildEBP)."""
     address, frame = context["eip"], context["ebp"]
+    if address < _KERNEL_X86 and context["esp"] < _KERNEL_X86:
+        only = Frame(address, context["esp"], 0, await names.place(address), Trust.REGISTERS)
+        return (only,), f"user mode at {address:08x}", True
     if known is not None and "ebp" not in known:
         place = await names.place(address)
         only = Frame(address, context["esp"], 0, place, Trust.REGISTERS)
@@ -49,9 +56,9 @@ async def walk_x86(source: Source, names: Names, context: Structure, known: froz
         above = int.from_bytes(data[:4], "little")
         trapped = int.from_bytes(data[8:12], "little") == _TRAP_MARK
         if trapped and 0 < returns < _KERNEL_X86:
-            return tuple(frames), f"user mode at {returns:08x}", True
+            return tuple(frames), f"its frame pointers lead to user mode at {returns:08x}", False
         if not returns:
-            return tuple(frames), "the thread's first call", not above
+            return tuple(frames), _NO_CALLER, False
         if not above or above in seen or len(frames) >= most:
             return tuple(frames), _why(above, above in seen, most, 8), False
         trust = Trust.MACHINE_FRAME if trapped else Trust.FRAME_POINTER
@@ -67,6 +74,9 @@ async def walk_arm64(
     Of all but the innermost frames, x29 stands in the place of the stack pointer, which only unwind data would tell.
     """
     address, pointer = context["pc"], context["sp"]
+    if not address >> _CANONICAL and not pointer >> _CANONICAL:
+        only = Frame(address, pointer, 0, await names.place(address), Trust.REGISTERS)
+        return (only,), f"user mode at {format_address(address)}", True
     frame_name, link_name = ("fp" if context.has("fp") else "x29"), ("lr" if context.has("lr") else "x30")
     if known is not None and frame_name not in known:
         only = Frame(address, pointer, 0, await names.place(address), Trust.REGISTERS)
@@ -89,15 +99,14 @@ async def walk_arm64(
         if data is None:
             if frame:
                 return tuple(frames), f"the frame at {format_address(frame)} cannot be read", False
-            if trust is Trust.FRAME_POINTER:
-                return tuple(frames), "the chain of frame pointers ends", True
-            return tuple(frames), "there is no frame pointer", False
+            ended = "the chain of frame pointers ends" if trust is Trust.FRAME_POINTER else "there is no frame pointer"
+            return tuple(frames), ended, False
         seen.add(frame)
         above = int.from_bytes(data[:8], "little")
         if not returns:
-            return tuple(frames), "the thread's first call", True
+            return tuple(frames), _NO_CALLER, False
         if returns >> _CANONICAL == 0:
-            return tuple(frames), f"user mode at {format_address(returns)}", True
+            return tuple(frames), f"its frame pointers lead to user mode at {format_address(returns)}", False
         if above in seen or len(frames) >= most:
             return tuple(frames), _why(above, above in seen, most, 16), False
         address, pointer, frame, trust = returns, above or frame + 16, above, Trust.FRAME_POINTER

@@ -9,7 +9,6 @@ from kdbridge.snapshot import Snapshot
 from kdbridge.source import Source
 from kdbridge.target import Target
 from protocol.address import PageRuns
-from protocol.dumpfile.header import DumpType
 
 from .model import Held
 from .reading import ReadOnce
@@ -23,8 +22,9 @@ def held_of(source: Source, target: Target) -> Held | None:
     """Of a Snapshot or a dump with pages; None of small dumps and of live targets, which hold none.
 
     A complete dump marks what could not be read by the content of a page. To look at every page of it for that takes
-    minutes, so here it holds all that it has a place for: `verify` looks. Of a file that holds pages in more than
-    65,536 runs there is no map: memory that grows with a file is not to be had here.
+    minutes, so here it holds all that it has a place for: `verify` looks. Any other dump leaves such pages out.
+    Of a file that holds pages in more than 65,536 runs there is no map: memory that grows with a file is not to be had
+    here.
     """
     if isinstance(source, ReadOnce):
         source = source.source
@@ -35,11 +35,11 @@ def held_of(source: Source, target: Target) -> Held | None:
     if not isinstance(source, DumpFile) or source.small is not None:
         return None
     # As many runs as this take 10 MiB; a map has 2,000 cells.
-    if sum(1 for _ in itertools.islice(source.layout.pages.runs(), _MOST_RUNS + 1)) > _MOST_RUNS:
+    runs = list(itertools.islice(source.layout.pages.runs(), _MOST_RUNS + 1))
+    if len(runs) > _MOST_RUNS:
         return None
-    stored = source.stored
-    held = stored if source.layout.kind is DumpType.FULL else source.held
-    return _held(target.runs or source.file_facts.runs, held, stored - held, source.inferred)
+    held = PageRuns(runs)
+    return _held(target.runs or source.file_facts.runs, held, PageRuns(), held & source.inferred)
 
 
 def _held(memory: PageRuns | None, held: PageRuns, unreadable: PageRuns, inferred: PageRuns) -> Held:

@@ -95,8 +95,9 @@ class Stack:
 
     frames: tuple[Frame, ...]
     ended: str
-    """Why it ends where it does, in words; it is `whole` where it came to the thread's first call, or to user mode."""
+    """Why it ends where it does, in words."""
     whole: bool
+    """Whether it is known to come to the thread's first call, or to user mode: through no guess."""
     processor: int | None = None
     thread: int | None = None
 
@@ -331,3 +332,5 @@ class Analysis:
     """Memory that was read for this, each byte once."""
     pieces: tuple[tuple[str, int, bytes], ...] = field(default=())
     """(what, virtual address, bytes) worth a look in hexadecimal: code at the crash, its stack, touched memory."""
+    first_screen: bool = False
+    """Only what tells why it stopped was looked at: nothing else is known, and nothing of it is `missing`."""

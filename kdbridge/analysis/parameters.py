@@ -41,7 +41,7 @@ def kinds_of(target: Target) -> tuple[tuple[ParameterKind, int], ...]:
     if not target.bug_check_code:
         return ()
     values = target.bug_check_parameters
-    meanings = parameters_of(bug_check(target.bug_check_code), values[0])
+    meanings = parameters_of(bug_check(target.bug_check_code), values)
     return tuple(zip((one.kind for one in meanings), values, strict=True))
 
 
@@ -74,7 +74,7 @@ def with_processes(fact: BugCheckFact, processes: Sequence[ProcessFact]) -> BugC
     """Parameters that are one of these processes say which."""
     known = {one.address: one for one in processes}
     parameters = [
-        replace(one, region=f"process {known[one.value].name or 'without a name'}, id {known[one.value].process_id:#x}")
+        replace(one, region=f"process {known[one.value].name or 'without a name'}, id {known[one.value].process_id}")
         if one.value in known and one.place is None
         else one
         for one in fact.parameters

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kdbridge.target import UnloadedModule
-from kdbridge.words import moment_of
+from kdbridge.target import NAME_NOT_READ, UnloadedModule
+from kdbridge.words import break_status_words, moment_of
 from protocol.address import PageRuns
 
 from .model import (
@@ -51,20 +51,24 @@ _Document = dict[str, object]
 
 
 def analysis_document(analysis: Analysis) -> _Document:
-    """All of it."""
+    """All of it. Of the first screen only: null for what was not looked at."""
+    first, status = analysis.first_screen, analysis.target.break_status
     return part_document(
         analysis.source,
+        extent="first screen" if analysis.first_screen else "all",
         bucket=analysis.bucket,
+        bug_check_known=analysis.target.bug_check_code is not None,
+        stopped_by=None if status is None else break_status_words(status),
         bug_check=_bug_check(analysis.bug_check),
         suspect=_suspect(analysis.suspect),
         crash=_crash(analysis.crash),
         stopped_processor=analysis.stopped,
         stack=None if analysis.stack is None else _stack(analysis.stack),
-        stacks=stack_documents(analysis.stacks),
+        stacks=None if first else stack_documents(analysis.stacks),
         current_thread=None if analysis.current is None else _thread(analysis.current),
         modules=image_documents(analysis.images),
         unloaded_modules=unloaded_documents(analysis.unloaded),
-        processes=process_documents(analysis.processes),
+        processes=None if first else process_documents(analysis.processes),
         system=_system(analysis.system),
         times=_times(analysis.times),
         console=analysis.console,
@@ -229,13 +233,14 @@ def _frame(frame: Frame) -> _Document:
 
 def _image(fact: ImageFact) -> _Document:
     module = fact.module
+    read = module.name != NAME_NOT_READ
     return {
-        "name": module.name,
-        "path": module.path,
+        "name": module.name if read else None,
+        "path": module.path or None,
         "base": hex(module.base),
         "size": hex(module.size),
-        "time_date_stamp": hex(module.time_date_stamp),
-        "check_sum": hex(module.check_sum),
+        "time_date_stamp": hex(module.time_date_stamp) if read else None,
+        "check_sum": hex(module.check_sum) if read else None,
         "version": fact.version or None,
         "company": fact.company or None,
         "description": fact.description or None,

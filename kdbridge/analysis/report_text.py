@@ -10,7 +10,7 @@ from kdbridge.words import register_lines, size
 from protocol.address import format_address
 from protocol.arch import architecture_of
 
-from .model import Analysis, CrashContext, Frame, ImageFact, Missing, ProcessFact, Stack, ThreadFact
+from .model import Analysis, CrashContext, Frame, ImageFact, Missing, ParameterFact, ProcessFact, Stack, ThreadFact
 from .names import short_name
 from .report_words import (
     GUESS_LEGEND,
@@ -31,6 +31,7 @@ __all__ = [
     "first_lines",
     "image_lines",
     "missing_lines",
+    "parameter_lines",
     "print_lines",
     "process_lines",
     "rest_lines",
@@ -52,8 +53,7 @@ def first_lines(analysis: Analysis) -> Iterator[str]:
     if (check := analysis.bug_check) is not None:
         yield from _wrapped(check.meaning, "")
         yield ""
-        for parameter in check.parameters:
-            yield from _value(f"{parameter.number:>7}", *parameter_words(parameter))
+        yield from parameter_lines(check.parameters)
     yield ""
     if (suspect := analysis.suspect) is not None:
         yield from _labelled("suspect", suspect_line(suspect))
@@ -68,6 +68,12 @@ def first_lines(analysis: Analysis) -> Iterator[str]:
     if analysis.stack is not None:
         yield ""
         yield from stack_lines(analysis.stack, most_guesses=GUESSES)
+
+
+def parameter_lines(parameters: Sequence[ParameterFact]) -> Iterator[str]:
+    """Parameters of a bug check: value, meaning, and what they point to."""
+    for parameter in parameters:
+        yield from _value(f"{parameter.number:>7}", *parameter_words(parameter))
 
 
 def rest_lines(analysis: Analysis) -> Iterator[str]:
@@ -218,8 +224,9 @@ def process_lines(processes: Sequence[ProcessFact], *, running: bool = True) -> 
 def _thread_lines(thread: ThreadFact, indent: str, *, stack: bool = True) -> Iterator[str]:
     number = "?" if thread.thread_id is None else str(thread.thread_id)
     process = f" of process {thread.process_id}" if thread.process_id is not None else ""
+    who = "idle thread" if thread.thread_id is None and thread.process_id == 0 else f"thread {number}{process}"
     on = f" on processor {thread.processor}" if thread.processor is not None else ""
-    yield f"{indent}thread {number}{process}  {format_address(thread.address)}  {thread.state}{on}".rstrip()
+    yield f"{indent}{who}  {format_address(thread.address)}  {thread.state}{on}".rstrip()
     if stack and thread.stack is not None:
         yield from (_cut(f"{indent}  {line}") for line in list(stack_lines(thread.stack))[1:])
 

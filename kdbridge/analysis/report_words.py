@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from kdbridge.words import duration, file_time, size
+from kdbridge.words import break_status_words, duration, file_time, size
 from protocol.address import format_address
 
 from .model import Analysis, Frame, ImageFact, MemoryOperand, Missing, ParameterFact, Stack, Suspect
@@ -29,18 +29,20 @@ __all__ = [
 GUESSES = 12
 """Guessed frames of one stack that a report of everything shows at once."""
 GUESS_LEGEND = "? a guess: nothing proves that this frame is one"
-_OWNERS = ((False, "third-party"), (None, "whose they are is not known"), (True, "Microsoft's"))
+_OWNERS = ((False, "third-party"), (None, "no version says whose"), (True, "Microsoft's"))
 
 
 def headline(analysis: Analysis) -> str:
     """What happened, in the fewest words."""
     if analysis.bug_check is not None:
         return f"{analysis.bug_check.name} ({analysis.bug_check.code:x})"
+    target = analysis.target
+    known = "no bug check" if target.bug_check_code is not None else "whether there was a bug check is not known"
+    if target.break_status is not None:
+        return f"{known}: stopped by {break_status_words(target.break_status)}"
     if analysis.crash is not None and analysis.crash.exception is not None:
-        return f"no bug check: {analysis.crash.exception.words}"
-    if analysis.target.bug_check_code is None:
-        return "whether there was a bug check is not known"
-    return "no bug check"
+        return f"{known}: {analysis.crash.exception.words}"
+    return known
 
 
 def parameter_words(parameter: ParameterFact) -> tuple[str, str]:

@@ -22,6 +22,8 @@ _MOST = 0x18000
 """No kernel stack of x64 is larger."""
 _KERNEL_CODE, _KERNEL_DATA, _USER_CODE, _USER_DATA = 0x10, 0x18, 0x33, 0x2B
 _LEAST_USER = 0x10000
+_STUBS = 0x10000
+"""A driver built for retpoline calls stubs that Windows maps behind its image; so far behind it they are looked for."""
 _FLAGS = 0x3F7FD7
 """Bits of rflags that exist; bit 1 always is set."""
 
@@ -34,7 +36,7 @@ class Guess:
     address: int
     stack_pointer: int
     seen: bool
-    """The call before it was, or all of what a processor pushes."""
+    """The call before it was, or all of what a processor pushes. Else only its unwind data speak for it."""
     by_processor: bool = False
     """It was interrupted: `slot` begins a machine frame."""
 
@@ -69,7 +71,7 @@ class Scanner:
         if self._names.image_of(value) is None and not _LEAST_USER <= value < 1 << 47:
             return None
         seen = await self.behind_call(value)
-        if seen or (seen is None and await self._may_return_to(value)):
+        if seen or (seen is None and await self._has_unwind_data(value)):
             machine = None if seen else await self.machine_frame(slot)
             return machine or Guess(slot, value, slot + 8, bool(seen))
         return await self.machine_frame(slot)
@@ -92,7 +94,10 @@ class Scanner:
         return Guess(slot, rip, pointer, seen=True, by_processor=True)
 
     async def behind_call(self, address: int) -> bool | None:
-        """Whether the instruction before this address is a call in an image. None: its bytes cannot be read."""
+        """Whether the instruction before this address is a call in an image. None: its bytes do not tell.
+
+        They cannot be read, or look like a call of what Windows maps behind a driver for its indirect calls.
+        """
         image = self._names.image_of(address)
         if image is None or address - image.base < PAGE_SIZE:
             return False
@@ -104,10 +109,17 @@ class Scanner:
                 return False if size == LONGEST_CALL else None
             target = direct_target(code, address)
             # What looks like a direct call and goes to no image may still be an indirect one.
-            return target is None or self._names.image_of(target) is not None or is_behind_call(b"\0" + code[-4:])
+            if target is None or self._names.image_of(target) is not None or is_behind_call(b"\0" + code[-4:]):
+                return True
+            return None if 0 <= target - (image.base + image.size) < _STUBS else False
         return None
 
-    async def _may_return_to(self, address: int) -> bool:
+    async def may_return_to(self, address: int) -> bool:
+        """Whether it is behind a call, or where nobody can tell, in a function that makes calls."""
+        seen = await self.behind_call(address)
+        return await self._has_unwind_data(address) if seen is None else seen
+
+    async def _has_unwind_data(self, address: int) -> bool:
         """Whoever calls has unwind data: where that is there it knows."""
         image = self._names.image_of(address)
         if image is None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable
 from typing import TypeVar
 
+from kdbridge.discovery.notes import try_read
 from kdbridge.errors import MemoryFault, TargetRefusedError
+from kdbridge.source import Source
 from protocol.address import PAGE_SIZE
 from protocol.errors import DumpFormatError, LayoutError
 
 from .model import Missing
 from .reading import ReadOnce
 
-__all__ = ["Shortcomings"]
+__all__ = ["Shortcomings", "pages_of", "unreadable"]
 
 _T = TypeVar("_T")
 _MOST_RANGES = 64
@@ -67,3 +69,14 @@ class Shortcomings:
             else:
                 ranges.append((page, PAGE_SIZE))
         return tuple(ranges[:_MOST_RANGES])
+
+
+async def unreadable(source: Source, *ranges: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """Those of these (address, size) that cannot be read as a whole."""
+    return tuple([one for one in dict.fromkeys(ranges) if await try_read(source, *one) is None])
+
+
+def pages_of(address: int, size: int) -> tuple[tuple[int, int], ...]:
+    """A range page by page: (address, size) of each piece."""
+    starts = (address, *range((address & -PAGE_SIZE) + PAGE_SIZE, address + size, PAGE_SIZE))
+    return tuple((at, min(PAGE_SIZE - at % PAGE_SIZE, address + size - at)) for at in starts)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from kdbridge.discovery.notes import try_read_pointer
 from kdbridge.plan.bug_check_data import is_kernel_address
 from kdbridge.plan.threads import LARGEST_STACK, stack_of_thread, working
 from kdbridge.source import Source
@@ -23,10 +24,12 @@ from .scan import Scanner
 from .unwind_data import UnwindTables
 from .unwinder import CannotUnwindError, Registers, StackUnreadableError, Step, Unwinder
 
-__all__ = ["walk"]
+__all__ = ["doubted", "walk"]
 
 _FOREIGN_STACK = 2 * PAGE_SIZE
 """Of a stack that is not the thread's so much is looked through."""
+_FIRST_FRAME = 0x200
+"""The first call's return address lies at most so far below where the stack began: 8 bytes in Windows 10 of x64."""
 _BELOW = "below a guess"
 
 
@@ -57,6 +60,11 @@ async def walk(
     return Stack(frames, ended, whole, processor, thread)
 
 
+def doubted(stack: Stack) -> Stack:
+    """The same where guesses are in it: nothing proves that it is whole."""
+    return replace(stack, ended=f"guesses led to {stack.ended}", whole=False) if stack.whole else stack
+
+
 def _registers(context: Structure, known: frozenset[str] | None) -> Registers:
     return Registers(
         context["rip"],
@@ -79,6 +87,8 @@ class _Walk:
     """Of the last guess: what is the same for the next one need not be said again."""
     _high: int | None = None
     """The thread's stack base, once it was asked for; 0 where it is not known."""
+    _start: int = 0
+    """Where its stack began: below the base lies what is kept of its user mode. 0 where that is not known."""
 
     async def walk(self, registers: Registers) -> Stack:
         """From these registers up."""
@@ -98,9 +108,8 @@ class _Walk:
                 Trust.SCANNED if self._guessing else at.trust,
                 at.note,
             )
-            if _in_user_mode(at.registers):
-                frames.append(frame)
-                return self._stack(frames, f"user mode at {format_address(at.registers.rip)}", whole=True)
+            if not frames and _in_user_mode(at.registers):
+                return self._stack([frame], f"user mode at {format_address(at.registers.rip)}", whole=True)
             try:
                 step = await self._step(unwinder, scanner, at)
             except (CannotUnwindError, StackUnreadableError) as problem:
@@ -108,10 +117,10 @@ class _Walk:
                 return self._stack(frames, str(problem), whole=False)
             rip = step.registers.rip
             frames.append(replace(frame, return_address=rip))
-            if not rip:
-                ended, whole = "the thread's first call", True
-            elif step.exact and not is_kernel_address(rip):
+            if step.user_mode:
                 ended, whole = f"user mode at {format_address(rip)}", True
+            elif not rip and not step.exact:
+                ended, whole = await self._without_caller(step.registers.rsp - 8)
             elif (rip, step.registers.rsp) in seen:
                 ended = f"it comes back to {format_address(rip)}, where it was before"
             elif len(frames) >= self.most:
@@ -121,7 +130,18 @@ class _Walk:
         return self._stack(frames, ended, whole=whole)
 
     def _stack(self, frames: list[Frame], ended: str, *, whole: bool) -> Stack:
-        return Stack(tuple(frames), ended, whole and not self._guessing, self.processor, self.thread)
+        stack = Stack(tuple(frames), ended, whole, self.processor, self.thread)
+        return doubted(stack) if self._guessing else stack
+
+    async def _without_caller(self, slot: int) -> tuple[str, bool]:
+        """What a return address of 0 at `slot` means, and whether it proves that this is the thread's first call."""
+        base = await self._stack_base()
+        if not self._start:
+            return "the return address is 0: the thread's first call, or an overwritten stack", False
+        if self._start - _FIRST_FRAME <= slot < self._start:
+            return "the thread's first call", True
+        top = format_address(base)
+        return f"the return address is 0 far from the thread's stack base at {top}: the stack may be overwritten", False
 
     async def _step(self, unwinder: Unwinder, scanner: Scanner, at: Step) -> Step:
         """By unwind data where that can be, else by a guess. Below a guess, what is found by data must look right."""
@@ -139,7 +159,7 @@ class _Walk:
                 raise
             return await self._scan(scanner, frame, "its stack cannot be read")
         plausible = step.exact or not step.registers.rip
-        if self._guessing and not plausible and not await scanner.behind_call(step.registers.rip):
+        if self._guessing and not plausible and not await scanner.may_return_to(step.registers.rip):
             return await self._scan(scanner, frame, "what its unwind data lead to is behind no call")
         return self._marked(step)
 
@@ -153,7 +173,7 @@ class _Walk:
         guess = await scanner.next(frame.rsp, await self._end_of_stack(frame.rsp))
         if guess is None:
             raise CannotUnwindError(f"{why}; no return address was found on the stack above")
-        said = why if guess.seen else f"{why}; the code before it could not be looked at"
+        said = why if guess.seen else f"{why}; whether it is behind a call is not known"
         note = said if said != self._why else ""
         if guess.by_processor:
             note += f"{'; ' if note else ''}what lies at {format_address(guess.slot)} looks like a machine frame"
@@ -161,25 +181,33 @@ class _Walk:
             note = f"{_BELOW}: {note}" if note else _BELOW
         self._guessing, self._why = True, said
         registers = Registers.at(guess.address, guess.stack_pointer)
-        return Step(registers, Trust.SCANNED, note, exact=guess.by_processor)
+        user_mode = guess.by_processor and not is_kernel_address(guess.address)
+        return Step(registers, Trust.SCANNED, note, exact=guess.by_processor, user_mode=user_mode)
 
     async def _end_of_stack(self, pointer: int) -> int:
         """The first address above the stack that this pointer is in: of the thread's own, where that is known."""
-        if self._high is None:
-            self._high = await self._thread_stack_base()
-        if self._high - LARGEST_STACK <= pointer < self._high:
-            return self._high
+        base = await self._stack_base()
+        if base - LARGEST_STACK <= pointer < base:
+            return base
         return (pointer & -PAGE_SIZE) + _FOREIGN_STACK
 
-    async def _thread_stack_base(self) -> int:
-        stack = None
-        if self.thread is not None:
-            stack = await stack_of_thread(self.source, self.target, self.thread)
-        elif self.processor is not None and self.processor < len(self.target.processors):
-            of_processor = await working(self.source, self.target, self.target.processors[self.processor])
-            if of_processor.thread is not None:
-                stack = await stack_of_thread(self.source, self.target, of_processor.thread.address)
-        return stack.address + stack.size if stack is not None else 0
+    async def _stack_base(self) -> int:
+        if self._high is None:
+            self._high, self._start = await self._thread_stack()
+        return self._high
+
+    async def _thread_stack(self) -> tuple[int, int]:
+        """The base of the thread's stack, and where it began."""
+        thread = self.thread
+        if thread is None and self.processor is not None and self.processor < len(self.target.processors):
+            running = (await working(self.source, self.target, self.target.processors[self.processor])).thread
+            thread = running.address if running is not None else None
+        stack = await stack_of_thread(self.source, self.target, thread) if thread is not None else None
+        if thread is None or stack is None or self.target.kdbg is None:
+            return 0, 0
+        base = stack.address + stack.size
+        start = await try_read_pointer(self.source, thread + self.target.kdbg.block["offset_kthread_initial_stack"])
+        return base, start if start is not None and base - LARGEST_STACK < start <= base else 0
 
 
 def _in_user_mode(registers: Registers) -> bool:

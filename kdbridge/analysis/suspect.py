@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PureWindowsPath
 
 from kdbridge.source import Source
 from kdbridge.target import Module, Target
 from protocol.address import format_address
-from protocol.arch import architecture_of
-from protocol.bugcheck import ParameterKind
+from protocol.bugcheck import ParameterKind, bug_check
+from protocol.ntstatus import STATUS_BREAKPOINT, STATUS_SINGLE_STEP, STATUS_WAKE_SYSTEM_DEBUGGER
 
-from .model import Certainty, CrashContext, Frame, Place, Stack, Suspect
+from .model import Certainty, CrashContext, ExceptionFact, Frame, Place, Stack, Suspect
 from .names import Names, short_name
 from .objects import DriverOf, driver_of
 from .parameters import kinds_of
@@ -20,8 +20,12 @@ from .whose import Judge, Judgement, Whose
 
 __all__ = ["RULES", "Evidence", "Rule", "suspect_of"]
 
-_ASKED_FOR = frozenset({0xE2, 0x161, 0x1C8})
-"""Somebody wanted these: a crash by keyboard or debugger, a live dump, the power button held."""
+_STOPS = frozenset({STATUS_BREAKPOINT, STATUS_SINGLE_STEP, STATUS_WAKE_SYSTEM_DEBUGGER})
+"""Exceptions that are there to stop a machine: as long as no bug check says that nobody took them, nothing failed."""
+_WARNING = 0x80000000
+"""NTSTATUS values below it are successes and information; an exception with one of them (DBG_CONTROL_C) is no fault."""
+_BUG_CHECK_BREAKS = frozenset({3, 4, 5})
+"""What a machine that crashed gives DbgBreakPointWithStatus: a bug check's first and last break, a fatal error."""
 _FAULTS = frozenset({ParameterKind.ACCESS, ParameterKind.PAGE_ACCESS, ParameterKind.EXCEPTION_CODE})
 _MOST_JUDGED = 12
 """So many images of a stack are asked whose they are."""
@@ -38,11 +42,19 @@ class Evidence:
     crash: CrashContext | None
     stack: Stack | None
 
+    @property
+    def fault(self) -> ExceptionFact | None:
+        """The exception that nothing handled, or at which the machine stopped; None for one that is no fault."""
+        exception = self.crash.exception if self.crash is not None else None
+        if exception is None or self.target.bug_check_code:
+            return exception
+        return None if exception.code in _STOPS or exception.code < _WARNING else exception
+
     async def suspect(
         self, place: Place, module: Module, rule: str, why: str, certainty: Certainty, judged: Judgement
     ) -> Suspect:
         """The driver at this place, with whose it is."""
-        name = short_name(module, self.names.kernel)
+        name = short_name(await self.names.named(module), self.names.kernel)
         return Suspect(name, place, rule, f"{why}; {judged.whose.value} ({judged.because})", certainty)
 
 
@@ -72,9 +84,12 @@ async def _faulting_instruction(evidence: Evidence) -> Suspect | None:
 
 
 async def _instructions(evidence: Evidence) -> list[tuple[Place, str]]:
-    """Where the processor could not go on: by the crash context, and by the bug check's own parameter."""
+    """Where the processor could not go on: by the crash context, by the bug check's own parameter, by the exception.
+
+    Where the processor stands at the break is none of these: there it only stopped.
+    """
     found: list[tuple[Place, str]] = []
-    if evidence.crash is not None:
+    if evidence.crash is not None and evidence.crash.better_than_break:
         found.append((evidence.crash.place, "the instruction that failed lies in it"))
     kinds = kinds_of(evidence.target)
     if any(kind in _FAULTS for kind, _ in kinds):
@@ -83,11 +98,15 @@ async def _instructions(evidence: Evidence) -> list[tuple[Place, str]]:
             for number, (kind, value) in enumerate(kinds, 1)
             if kind is ParameterKind.CODE_ADDRESS
         ]
+    if evidence.fault is not None:
+        found.append((evidence.fault.place, "the exception occurred in it"))
     return found
 
 
 async def _unloaded(evidence: Evidence) -> Suspect | None:
     for place, _ in await _instructions(evidence):
+        if evidence.names.image_of(place.address) is not None:
+            continue  # what lies there now was loaded later
         for one in evidence.target.unloaded_modules:
             if one.start <= place.address < one.end:
                 name = PureWindowsPath(one.name).stem or one.name
@@ -130,12 +149,12 @@ async def _third_party_on_stack(evidence: Evidence) -> Suspect | None:
 
 
 async def _driver_on_stack(evidence: Evidence) -> Suspect | None:
+    failed = {place.address for place, _ in await _instructions(evidence)}
     for frame, module, guessed in _frames(evidence):
         judged = await evidence.judge.of(module)
         if judged.whose is Whose.INFRASTRUCTURE:
             continue
-        innermost = evidence.stack is not None and frame is evidence.stack.frames[0]
-        sure = not guessed and (innermost or judged.whose is Whose.UNTOLD)
+        sure = not guessed and (frame.instruction in failed or judged.whose is Whose.UNTOLD)
         certainty = Certainty.LIKELY if sure else Certainty.GUESS
         why = _on_stack(frame, "the first driver on the stack", guessed=guessed)
         return await evidence.suspect(frame.place, module, "driver on the stack", why, certainty, judged)
@@ -182,7 +201,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "unloaded driver",
-        "The processor was to execute memory where a driver had lain that was unloaded. Likely.",
+        "The processor was to execute memory where no image lies, and where a driver had lain that was unloaded. "
+        "Likely.",
         _unloaded,
     ),
     Rule(
@@ -213,22 +233,26 @@ RULES: tuple[Rule, ...] = (
 
 
 async def suspect_of(evidence: Evidence) -> Suspect | None:
-    """By the first rule that finds one. None: no rule does, or somebody stopped the machine on purpose."""
-    target = evidence.target
-    if target.bug_check_code in _ASKED_FOR or (not target.bug_check_code and _broken_in(evidence)):
+    """By the first rule that finds one. None: no rule does, or nothing failed."""
+    if _nothing_failed(evidence):
         return None
     for rule in RULES:
         found = await rule.find(evidence)
         if found is not None:
+            if evidence.target.bug_check_code is None and evidence.fault is None:
+                why = f"{found.why}; but whether anything failed is not known"
+                found = replace(found, why=why, certainty=Certainty.GUESS)
             return found
     return None
 
 
-def _broken_in(evidence: Evidence) -> bool:
-    """Whether a debugger asked for the stop (or nothing is known of where it stands)."""
-    crash, target = evidence.crash, evidence.target
-    architecture = architecture_of(target.version.machine_type)
-    if crash is None or architecture is None:
-        return True
-    place = target.kdbg.block["breakpoint_with_status"] if target.kdbg is not None else 0
-    return target.break_status is not None or crash.context[architecture.program_counter] == place
+def _nothing_failed(evidence: Evidence) -> bool:
+    """Whether somebody asked for the crash, or the machine only stopped: by a break-in, a breakpoint, a step."""
+    code, status = evidence.target.bug_check_code, evidence.target.break_status
+    if code:
+        found = bug_check(code)
+        return found is not None and found.asked_for
+    if evidence.fault is not None:
+        return False
+    # Where the bug check cannot be read, there may have been one, unless the machine itself gives another reason.
+    return code == 0 or (status is not None and status not in _BUG_CHECK_BREAKS)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["NOT_SWITCHED_OUT", "WAITING", "state_name"]
+__all__ = ["NOT_SWITCHED_OUT", "UNKNOWN_STATE", "WAITING", "is_reason", "state_name"]
 
 WAITING = 5
-_UNKNOWN = "state not known"
-NOT_SWITCHED_OUT = frozenset({"initialized", "running", "terminated", _UNKNOWN})
+UNKNOWN_STATE = "state not known"
+NOT_SWITCHED_OUT = frozenset({"initialized", "running", "terminated", UNKNOWN_STATE})
 """States whose KernelStack does not tell where the thread will go on."""
 
 _STATES = (
@@ -23,10 +23,15 @@ _REASONS = (
 )  # fmt: skip
 
 
+def is_reason(reason: int) -> bool:
+    """Whether something may be waited for by this number."""
+    return reason < len(_REASONS)
+
+
 def state_name(state: int | None, reason: int | None) -> str:
     """ "waiting (UserRequest)". "state not known" where there is none; a number where it has no name."""
     if state is None:
-        return _UNKNOWN
+        return UNKNOWN_STATE
     name = _STATES[state] if state < len(_STATES) else f"state {state}"
     if state != WAITING or reason is None:
         return name

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from kdbridge.discovery.notes import try_read, try_read_pointer
 from kdbridge.errors import MemoryFault
+from kdbridge.plan.bug_check_data import is_kernel_address
 from kdbridge.source import Source
 from kdbridge.target import Module
 from protocol.address import PAGE_SIZE, format_address
@@ -27,6 +28,8 @@ _TRAP_FRAME_RIP = 0x168
 _MACHINE_FRAME_SIZE = 0x28
 _TOGETHER = 0x80
 """Words on the stack that lie at most so far apart are read at once."""
+_USER = 3
+"""The privilege level of user mode, in the lowest bits of cs."""
 _FAR = 0x100000
 """A caller that stands further up the stack than this stands on another one."""
 _MASK = (1 << 64) - 1
@@ -72,6 +75,8 @@ class Step:
     note: str = ""
     exact: bool = False
     """It stands at an instruction that comes next, not behind a call that it made."""
+    user_mode: bool = False
+    """It stands there in user mode: so the code segment says that the processor saved."""
 
 
 class Unwinder:
@@ -90,6 +95,7 @@ class Unwinder:
         image = self._names.image_of(address)
         if image is None:
             raise CannotUnwindError(f"{format_address(frame.rip)} is in no image that is loaded")
+        image = await self._names.named(image)
         try:
             function = await self._tables.function(image, address)
             parts = await self._tables.parts(image, function) if function is not None else []
@@ -185,7 +191,7 @@ class Unwinder:
         if places.machine_frame:
             right = await self._scanner.machine_frame(places.return_slot) is not None
         else:
-            right = bool(await self._scanner.behind_call(step.registers.rip))
+            right = await self._scanner.may_return_to(step.registers.rip)
         if not right:
             raise CannotUnwindError(unknown)
         note = f"{name} was not known and taken to be where the prolog set it"
@@ -196,7 +202,7 @@ class Unwinder:
         slot = places.return_slot
         wanted = {*places.saved.values(), slot}
         if places.machine_frame:
-            wanted.add(slot + 24)
+            wanted |= {slot + 8, slot + 24}
         words = await self._words(wanted)
         rip = words.get(slot)
         rsp = words.get(slot + 24) if places.machine_frame else slot + 8
@@ -216,7 +222,9 @@ class Unwinder:
         note = f"{'trap' if frame.rsp <= trap_frame else 'machine'} frame at "
         note += format_address(trap_frame if frame.rsp <= trap_frame else slot)
         same = 0 <= rsp - slot - _MACHINE_FRAME_SIZE < 16
-        return Step(registers, Trust.MACHINE_FRAME, note if same else f"{note}, on another stack", exact=True)
+        note = note if same else f"{note}, on another stack"
+        user_mode = (words.get(slot + 8) or 0) & _USER == _USER and not is_kernel_address(rip)
+        return Step(registers, Trust.MACHINE_FRAME, note, exact=True, user_mode=user_mode)
 
     async def _words(self, addresses: set[int]) -> dict[int, int | None]:
         """64-bit words at these addresses, those that lie near each other in one read."""

@@ -30,18 +30,23 @@ _LEVELS = 3
 """Type, name, language."""
 
 
-async def read_version(source: Source, image: Module, headers: PeHeaders) -> VersionInfo | None:
-    """The first one of the image; None: it has none. Raises MemoryFault and LayoutError."""
+async def read_version(
+    source: Source, image: Module, headers: PeHeaders
+) -> tuple[VersionInfo | None, MemoryFault | None]:
+    """The first one of the image, and what cut it short, if anything did: then what it seems to lack may be there.
+
+    None: it has none. Raises MemoryFault where nothing of it can be read, and LayoutError.
+    """
     directory = headers.directory(DirectoryIndex.RESOURCE)
     if directory is None:
-        return None
+        return None, None
     tree = _Tree(source, image, directory)
     at = 0
     for level in range(_LEVELS):
         entries = parse_resource_directory(await tree.directory(at), image.base + directory.rva + at)
         entry = next((one for one in entries if level or one.id == RT_VERSION), None)
         if entry is None:
-            return None
+            return None, None
         at = entry.offset
         if not entry.is_directory:
             break
@@ -51,20 +56,20 @@ async def read_version(source: Source, image: Module, headers: PeHeaders) -> Ver
     return await _info(source, image, rva, min(size, LARGEST_VERSION_INFO))
 
 
-async def _info(source: Source, image: Module, rva: int, size: int) -> VersionInfo:
+async def _info(source: Source, image: Module, rva: int, size: int) -> tuple[VersionInfo, MemoryFault | None]:
     info: VersionInfo | None = None
     for look in (*(one for one in _LOOKS if one < size), size):
         try:
             data = await read_image(source, image, rva, look)
-        except MemoryFault:
+        except MemoryFault as fault:
             if info is None:
                 raise
-            return info  # the rest lies in another page
+            return info, fault  # the rest lies in another page
         info = parse_version_info(data, image.base + rva)
         if all(name in info.strings for name in _WANTED):
             break
     assert info is not None  # noqa: S101
-    return info
+    return info, None
 
 
 class _Tree:

@@ -62,11 +62,12 @@ class Judge:
         """By its name, by its version resource, else by where its file lies."""
         assert self._known is not None  # noqa: S101
         target, names = self._known
+        module = await names.named(module)
         if short_name(module, names.kernel).lower() in INFRASTRUCTURE:
             return Judgement(Whose.INFRASTRUCTURE, "its name is in the list of these", sure=True)
         fact = self.facts.get(module.base)
         if fact is None:
-            found = await image_facts(self._source, target, names, only=(module,))
+            found, _ = await image_facts(self._source, target, names, only=(module,))
             fact = self.facts[module.base] = found[0] if found else ImageFact(module)
         if fact.microsoft is not None:
             return Judgement(Whose.MICROSOFT if fact.microsoft else Whose.THIRD_PARTY, fact.because, sure=True)

@@ -12,8 +12,8 @@ from kdbridge.analysis.analyst import Analyst
 from kdbridge.analysis.model import Analysis
 from kdbridge.analysis.report_html import html_page
 from kdbridge.analysis.report_json import analysis_document
-from kdbridge.analysis.report_text import first_lines, missing_lines, rest_lines, stack_lines
-from kdbridge.analysis.report_words import GUESSES
+from kdbridge.analysis.report_text import first_lines, missing_lines, parameter_lines, rest_lines, stack_lines
+from kdbridge.analysis.report_words import GUESSES, parameter_words
 from kdbridge.dump.whole import whole_file
 from kdbridge.opening import OpenTarget
 from protocol.errors import KdError
@@ -29,7 +29,7 @@ __all__ = ["analyze_command"]
 
 @click.command("analyze", short_help="Why did it stop, and which driver to look at first?")
 @click.argument("source", metavar="TARGET|DUMP|SNAPSHOT")
-@click.option("--brief", is_flag=True, help="The first screen only: bug check, suspect, registers, stack.")
+@click.option("--brief", is_flag=True, help="The first screen only (a page has everything all the same).")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page for a browser, too.")
 @click.option("--force", is_flag=True, help="Overwrite the page if it is there.")
 @click.option(
@@ -56,7 +56,7 @@ def analyze_command(
     """
     check_folder(source, snapshot)
     if html is not None:
-        check_place(html, force)
+        check_place(html, force, Path(source))
     keeper = Keeper(snapshot)
 
     async def main() -> int:
@@ -69,17 +69,21 @@ def analyze_command(
             early = None if as_json or (not brief and not isinstance(opened.source, OpenTarget)) else analysis
             if early is not None:
                 _tell_all(first_lines(early))
-            if not brief:
+            shown = analysis
+            if brief and snapshot is not None:
+                with keeper.watched("reading the names of modules"):
+                    await opened.know_modules()
+            if not brief or html is not None:
                 with keeper.watched("reading the rest"):
                     await opened.know_all()
                     analyst.know(opened.target)
                     analysis = await analyst.all()
             # A target's address may hold a key, and reports travel.
-            analysis = replace(analysis, source=opened.name)
+            analysis, shown = (replace(one, source=opened.name) for one in (analysis, shown))
         if as_json:
-            print_json(analysis_document(analysis))
+            print_json(analysis_document(shown if brief else analysis))
         elif brief:
-            _tell_all(missing_lines(analysis.missing))
+            _tell_all(missing_lines(shown.missing))
         else:
             _tell_all(_renamed(early, analysis) if early is not None else first_lines(analysis))
             _tell_all(rest_lines(analysis))
@@ -87,7 +91,7 @@ def analyze_command(
             _write(html, analysis)
         if snapshot is not None:
             say(keeper.kept_words())
-        return 1 if analysis.missing else 0
+        return 1 if (shown if brief else analysis).missing else 0
 
     try:
         return run(main)
@@ -100,7 +104,14 @@ def analyze_command(
 
 
 def _renamed(early: Analysis, analysis: Analysis) -> Iterator[str]:
-    """The stack of the first screen again, where more names are known now."""
+    """What the first screen could not name yet and is known now: what parameters point to, and the stack."""
+    told = early.bug_check.parameters if early.bug_check is not None else ()
+    known = analysis.bug_check.parameters if analysis.bug_check is not None else ()
+    better = [one for was, one in zip(told, known, strict=True) if parameter_words(one) != parameter_words(was)]
+    if better:
+        yield ""
+        yield "parameters, with what they point to"
+        yield from parameter_lines(better)
     if analysis.stack is not None and analysis.stack != early.stack:
         yield ""
         yield from stack_lines(analysis.stack, "with the names that images export", GUESSES)

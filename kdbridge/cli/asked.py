@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -31,8 +32,11 @@ def check_runs(layout: DumpLayoutChoice, runs: int, bits: Literal[32, 64] = 64) 
         )
 
 
-def check_place(out: Path, force: bool) -> None:
-    """Raises DumpError where no file can be made at this place."""
+def check_place(out: Path, force: bool, source: Path | None = None) -> None:
+    """Raises DumpError where no file can be made at this place, and where it is the `source`, whatever is forced."""
+    with suppress(OSError):  # one of them is not there: they are not the same
+        if source is not None and out.samefile(source):
+            raise DumpError(f"{out} is the source itself")
     if out.is_dir():
         raise DumpError(f"{out} is a folder; name the file that is to be written")
     if out.exists() and not force:

@@ -38,11 +38,12 @@ def modules_command(source: str, wait: float, as_json: bool) -> int:
             with keeper.watched("reading images' headers"):
                 names = Names(target.modules, (), opened.target.kernel_base)
                 work = image_facts(opened.reading, target, names)
-                images = await short.part("versions of images", work) or ()
+                images, missing = await short.part("versions of modules", work) or ((), ())
+                short.extend(missing)
         if as_json:
             modules, gone = image_documents(images), unloaded_documents(target.unloaded_modules)
-            missing = missing_documents(short.found)
-            print_json(part_document(opened.name, modules=modules, unloaded_modules=gone, missing=missing))
+            lacks = missing_documents(short.found)
+            print_json(part_document(opened.name, modules=modules, unloaded_modules=gone, missing=lacks))
         else:
             tell(f"modules ({len(images)})")
             for line in (*image_lines(images), *unloaded_lines(target.unloaded_modules), *missing_lines(short.found)):

@@ -32,12 +32,11 @@ def print_buffer_command(source: str, wait: float, as_json: bool) -> int:
         async with opened_for_analysis(source, wait, keeper) as opened:
             short = Shortcomings(opened.reading)
             with keeper.watched("reading the print buffer"):
-                text = await short.part("the kernel's print buffer", print_buffer(opened.reading, opened.target))
-            if text is None and not short.found:
-                short.add("the kernel's print buffer", "the KDBG does not say where it is, or it cannot be read")
+                found = await short.part("the kernel's print buffer", print_buffer(opened.reading, opened.target))
+                text, missing = found if found is not None else (None, ())
+                short.extend(missing)
         if as_json:
-            missing = missing_documents(short.found)
-            print_json(part_document(opened.name, print_buffer=text, missing=missing))
+            print_json(part_document(opened.name, print_buffer=text, missing=missing_documents(short.found)))
         else:
             for line in print_lines(text) if text else ():
                 tell(line)

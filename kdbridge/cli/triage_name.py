@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 from kdbridge.analysis.analyst import Analyst
-from kdbridge.analysis.report_json import part_document
+from kdbridge.analysis.bucket import doubt_of
+from kdbridge.analysis.report_json import missing_documents, part_document
 
 from .analysing import Keeper, opened_for_analysis
 from .output import json_option, print_json, tell
-from .run import record_option, run, wait_option
+from .run import record_option, run, say, wait_option
 
 __all__ = ["triage_name_command"]
 
@@ -22,7 +23,7 @@ __all__ = ["triage_name_command"]
 def triage_name_command(source: str, wait: float, as_json: bool) -> int:
     """Bug check, module and offset as one word: the same for two crashes of one kind, with or without symbols.
 
-    A target is only read from. Exit code 1: no module could be named.
+    A target is only read from. Exit code 1: it may not be the name that the whole machine would have.
     """
     keeper = Keeper(None)
 
@@ -31,10 +32,12 @@ def triage_name_command(source: str, wait: float, as_json: bool) -> int:
             with keeper.watched("reading what the crash left"):
                 analysis = await Analyst(opened.reading, opened.target).first()
         if as_json:
-            print_json(part_document(opened.name, bucket=analysis.bucket))
+            print_json(part_document(opened.name, bucket=analysis.bucket, missing=missing_documents(analysis.missing)))
         else:
             tell(analysis.bucket)
-        named = analysis.suspect is not None or (analysis.crash is not None and bool(analysis.crash.place.module))
-        return 0 if named else 1
+        doubt = doubt_of(analysis)
+        if doubt:
+            say(f"{analysis.bucket} may not be the name that the whole machine would have: {doubt}")
+        return 1 if doubt else 0
 
     return run(main)

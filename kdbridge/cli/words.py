@@ -8,7 +8,16 @@ import sys
 from collections.abc import Iterator
 
 from kdbridge.target import Target, image_of
-from kdbridge.words import PRODUCT_TYPES, duration, file_time, harmless, hex_lines, register_lines, size
+from kdbridge.words import (
+    PRODUCT_TYPES,
+    break_status_words,
+    duration,
+    file_time,
+    harmless,
+    hex_lines,
+    register_lines,
+    size,
+)
 from protocol.address import format_address
 from protocol.arch import architecture_of
 from protocol.bugcheck import describe
@@ -27,11 +36,6 @@ __all__ = [
     "who_line",
     "why_lines",
 ]
-
-_STATUS = {
-    1: "a break-in", 2: "the SysRq key", 3: "a bug check, before its blue screen", 4: "a bug check, at its end",
-    5: "a fatal error", 6: "a debug control call", 7: "the debugger's worker",
-}  # fmt: skip
 
 
 def quoted(*words: object) -> str:
@@ -66,7 +70,7 @@ def why_lines(target: Target) -> Iterator[str]:
     elif target.bug_check_code == 0:
         yield "no bug check"
     if target.break_status is not None:
-        yield f"stopped by {_STATUS.get(target.break_status, f'break status {target.break_status}')}"
+        yield f"stopped by {break_status_words(target.break_status)}"
     elif target.stop is not None:
         place = target.stop.program_counter
         code = f"exception {target.stop.exception_code:#010x}"

@@ -61,7 +61,7 @@ async def test_nothing_at_all(autojump_clock: trio.testing.MockClock) -> None:
     assert text.startswith(
         "not a single byte came from serial:/dev/ttyUSB0 within 12.5 seconds, RESET was not answered"
     )
-    assert text.endswith("One that runs is stopped by --break-in.")
+    assert text.endswith("One that runs is stopped by `kdbridge break`, or by --break-in where the verb has it.")
     text = await _sentence(_Line(), break_in=True)
     assert "RESET and break-in were not answered" in text
     assert "--break-in" not in text
@@ -97,7 +97,7 @@ async def test_packets_that_are_all_damaged(autojump_clock: trio.testing.MockClo
 async def test_a_machine_that_runs_and_prints(autojump_clock: trio.testing.MockClock) -> None:
     prints = [encode_data(3, 0x80800000 | n & 1, PrintString(6, 0, b"hello").encode()) for n in (1, 0)]
     text = await _sentence(_Line(*prints))
-    assert "no state change within 12.5 seconds" in text and "alive" in text and "--break-in does that" in text
+    assert "no state change within 12.5 seconds" in text and "alive" in text and "`kdbridge break` does that" in text
     text = await _sentence(_Line(*prints), break_in=True)
     assert "it did not stop" in text and "--break-in" not in text
 

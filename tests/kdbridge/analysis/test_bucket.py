@@ -18,7 +18,7 @@ from kdbridge.analysis.model import Place
         (0x1000007E, 0xC0000005, Place(0, "amdppm", 0x334C), "7E_amdppm+334c"),
         (0xDEADBEEF, 0, None, "DEADBEEF_unknown"),
         (0, 0, Place(0, "mydrv", 0x1259), "NO_BUGCHECK_mydrv+1259"),
-        (None, 0, Place(0x41414141), "NO_BUGCHECK_unknown"),
+        (None, 0, Place(0x41414141), "UNKNOWN_unknown"),
     ],
 )
 def test_names(code: int | None, first: int, place: Place | None, bucket: str) -> None:

@@ -6,6 +6,7 @@ import bisect
 import random
 import struct
 
+import pefile
 import pytest
 
 from kdbridge.analysis.exports import Exports
@@ -15,10 +16,24 @@ from tests.kdbridge.analysis.made_up import MadeUp, module
 from tests.real_images import RealImage, functions, images, names_of_exports
 
 _BASE = 0xFFFFF800_10000000
+_CHAINED = 4
+"""UNW_FLAG_CHAININFO"""
 
 
 def _exporting() -> list[RealImage]:
     return [one for one in images() if names_of_exports(one.file)]
+
+
+def _beginnings(file: pefile.PE) -> dict[int, int]:
+    """By the beginning of each row of .pdata: that of its function, through chains that pefile read."""
+    rows = {one.struct.BeginAddress: one.unwindinfo for one in getattr(file, "DIRECTORY_ENTRY_EXCEPTION", [])}
+    found = {}
+    for begin in rows:
+        at = begin
+        while rows[at].Flags & _CHAINED:
+            at = rows[at].FunctionEntry
+        found[begin] = at
+    return found
 
 
 async def test_the_nearest_is_the_last_that_begins_before_unless_another_function_did_since() -> None:
@@ -29,8 +44,9 @@ async def test_the_nearest_is_the_last_that_begins_before_unless_another_functio
         rng = random.Random(image.name)
         places = [*starts, *(start + 1 for start in starts), *(rng.randrange(at.size) for _ in range(200))]
         sections = [(one.VirtualAddress, one.Misc_VirtualSize) for one in image.file.sections]
-        rows = functions(image.file)
-        told = others = 0
+        rows, beginnings = functions(image.file), _beginnings(image.file)
+        places += [begin + 1 for begin, _, part in rows if part]
+        told = others = split = 0
         for place in places:
             index = bisect.bisect_right(starts, place) - 1
             section = next(((low, size) for low, size in sections if low <= place < low + size), None)
@@ -40,14 +56,71 @@ async def test_the_nearest_is_the_last_that_begins_before_unless_another_functio
                 continue
             row = rows[max(bisect.bisect_right(rows, (place, 1 << 32, True)) - 1, 0)] if rows else (0, 0, False)
             begin, end, part = row
-            if begin <= place < end and not part and starts[index] < begin:
+            right = nearest = starts[index]
+            if begin <= place < end and nearest < begin:
+                right = beginnings[begin]
+                split += part and right != nearest
+            if right > place or right not in truth:
                 assert found is None
                 others += 1
-            elif found is not None or not begin <= place < end or not part:
+            else:
                 assert found is not None
-                assert found[1] == starts[index] and found[0] in truth[starts[index]]
+                assert found[1] == right and found[0] in truth[right]
                 told += 1
         assert told >= 1.9 * len(starts) and (others or not rows)
+        assert split or not any(part for _, _, part in rows), "code split off, behind another function's name"
+
+
+def _split_image() -> bytes:
+    """Functions A [1000, 1100), whose name nobody exports, and B [3000, 3100). C [1800 …) has no unwind data.
+
+    Split off are parts of B [2000, 2100), of A [3200, 3300) and, by an indirect row, again of B [3300, 3400).
+    """
+    memory = bytearray(0x8000)
+    memory[:2], memory[0x3C:0x40] = b"MZ", (0x80).to_bytes(4, "little")
+    struct.pack_into("<4sHHIIIHH", memory, 0x80, b"PE\0\0", 0x8664, 1, 0, 0, 0, 240, 0x2022)
+    struct.pack_into("<H", memory, 0x98, 0x20B)
+    struct.pack_into("<I", memory, 0x98 + 56, len(memory))
+    struct.pack_into("<III", memory, 0x98 + 108, 16, 0x5000, 0x100)
+    struct.pack_into("<II", memory, 0x98 + 112 + 24, 0x6000, 72)
+    section = (b".text", 0x4000, 0x1000, 0x4000, 0x1000, 0, 0, 0, 0, 0x60000020)
+    struct.pack_into("<8sIIIIIIHHI", memory, 0x98 + 240, *section)
+    of_a, of_b = (0x1000, 0x1100, 0x6100), (0x3000, 0x3100, 0x6100)
+    rows = (*of_a, 0x2000, 0x2100, 0x6120, *of_b, 0x3200, 0x3300, 0x6110, 0x3300, 0x3400, 0x600C + 12 + 1)
+    struct.pack_into("<15I", memory, 0x6000, *rows)
+    memory[0x6100:0x6104] = bytes([1, 0, 0, 0])
+    for at, primary in ((0x6110, of_a), (0x6120, of_b)):
+        struct.pack_into("<4B3I", memory, at, 1 | _CHAINED << 3, 0, 0, 0, *primary)
+    struct.pack_into("<6I", memory, 0x5010, 1, 2, 2, 0x5040, 0x5050, 0x5060)
+    struct.pack_into("<II", memory, 0x5040, 0x3000, 0x1800)
+    struct.pack_into("<IIHH", memory, 0x5050, 0x5070, 0x5072, 0, 1)
+    memory[0x5060:0x5064] = struct.pack("<HH", 0, 1)
+    memory[0x5070:0x5074] = b"B\0C\0"
+    return bytes(memory)
+
+
+@pytest.mark.parametrize(
+    ("offset", "found"),
+    [
+        (0x1010, None),
+        (0x1810, ("C", 0x1800)),
+        (0x2010, None),  # B's, and B begins behind it; C, which is nearest, is not its name
+        (0x3010, ("B", 0x3000)),
+        (0x3210, None),  # A's
+        (0x3310, ("B", 0x3000)),
+    ],
+)
+async def test_code_that_was_split_off_has_no_foreign_name(offset: int, found: tuple[str, int] | None) -> None:
+    image = _split_image()
+    assert await Exports(MadeUp({_BASE: image})).nearest(module("x.sys", _BASE, len(image)), offset) == found
+
+
+async def test_a_part_whose_function_cannot_be_told_has_no_name() -> None:
+    image = bytearray(_split_image())
+    image[0x6110] = 0xFF
+    exports, at = Exports(MadeUp({_BASE: bytes(image)})), module("x.sys", _BASE, len(image))
+    assert await exports.nearest(at, 0x3210) is None
+    assert await exports.nearest(at, 0x3010) == ("B", 0x3000)
 
 
 async def test_what_is_read_of_it() -> None:

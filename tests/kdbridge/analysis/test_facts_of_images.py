@@ -40,8 +40,9 @@ async def test_every_module_of_a_machine(kernel: SimulatedKernel) -> None:
     source = ReadOnce(SimulatedSource(kernel))
     target = await discover(source)
     before = source.bytes_read
-    found = await image_facts(source, target, Names(target.modules, (), kernel.kernel_base))
+    found, missing = await image_facts(source, target, Names(target.modules, (), kernel.kernel_base))
     assert [one.module for one in found] == list(target.modules)
+    assert missing == ()
     assert source.bytes_read - before <= 0xA00 * len(found)  # a whole section would be more
     third_parties = 0
     for fact, made in zip(found, kernel.modules, strict=True):
@@ -64,7 +65,7 @@ async def test_every_module_of_a_machine(kernel: SimulatedKernel) -> None:
 async def test_real_images(name: str) -> None:
     data, theirs = laid_out(name), read_by_pefile(name)
     image = module(name, _BASE, len(data))
-    (found,) = await image_facts(MadeUp({_BASE: data}), target_of(image), Names((image,)))
+    ((found,), _) = await image_facts(MadeUp({_BASE: data}), target_of(image), Names((image,)))
     strings = _strings(theirs)
     assert found.company.encode() == strings.get(b"CompanyName", b"").strip()
     assert found.description.encode() == strings.get(b"FileDescription", b"").strip()
@@ -77,9 +78,10 @@ async def test_nothing_is_said_of_what_is_not_there() -> None:
     image = module("gone.sys", _BASE, len(data))
     resources = read_by_pefile("t64.exe").OPTIONAL_HEADER.DATA_DIRECTORY[2].VirtualAddress
     for memory, what in (({}, "its headers"), ({_BASE: data[:resources]}, "its version resource")):
-        (found,) = await image_facts(MadeUp(memory), target_of(image), Names((image,)))
+        ((found,), (missing, *_)) = await image_facts(MadeUp(memory), target_of(image), Names((image,)))
         assert (found.microsoft, found.company, found.version) == (None, "", "")
         assert found.because.startswith(f"{what} cannot be read")
+        assert missing.what.startswith("version") and missing.ranges
 
 
 async def test_exports_of_a_machine(kernel: SimulatedKernel) -> None:
@@ -108,7 +110,7 @@ async def test_images_by_microsoft(name: str) -> None:
     size = theirs.OPTIONAL_HEADER.SizeOfImage
     data = bytes(theirs.get_memory_mapped_image()).ljust(size, b"\0")[:size]
     image, source = module(name, _BASE, size), ReadOnce(MadeUp({_BASE: data}))
-    (found,) = await image_facts(source, target_of(image), Names((image,)))
+    ((found,), _) = await image_facts(source, target_of(image), Names((image,)))
     fixed = theirs.VS_FIXEDFILEINFO[0]
     numbers = (fixed.FileVersionMS >> 16, fixed.FileVersionMS & 0xFFFF, fixed.FileVersionLS >> 16)
     assert found.version == ".".join(map(str, (*numbers, fixed.FileVersionLS & 0xFFFF)))

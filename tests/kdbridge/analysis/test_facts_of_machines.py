@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from kdbridge.analysis.model import ProcessFact, Trust
@@ -13,7 +15,7 @@ from kdbridge.analysis.system import system_of, times_of
 from kdbridge.analysis.threads import current_thread, thread_facts
 from kdbridge.discovery import discover
 from kdbridge.target import Target
-from protocol.address import PAGE_SIZE, VirtualAddress
+from protocol.address import PAGE_SIZE, VirtualAddress, format_address
 from simulator.kernel import KernelOptions, SimulatedKernel, build_kernel
 from tests.kdbridge.simulated import SimulatedSource
 
@@ -53,7 +55,9 @@ async def test_threads_with_ids_states_and_stacks(build: int) -> None:
     names = Names(target.modules, (), kernel.kernel_base)
     for process in kernel.processes[:3]:
         fact = ProcessFact(process.address, process.process_id, None, process.name, process.directory_table_base)
-        found = {one.address: one for one in await thread_facts(source, target, fact, names, stacks=True)}
+        facts, missing = await thread_facts(source, target, fact, names, stacks=True)
+        found = {one.address: one for one in facts}
+        assert missing == ()
         truth = [one for one in kernel.threads if one.process.address == process.address]
         assert set(found) == {one.address for one in truth}
         for thread in truth:
@@ -64,7 +68,7 @@ async def test_threads_with_ids_states_and_stacks(build: int) -> None:
             assert told.stack is not None
             if waits:
                 frames = told.stack.frames
-                assert frames[0].trust is Trust.SCANNED
+                assert frames[0].trust is Trust.SCANNED and not told.stack.whole
                 assert [one.instruction for one in frames[: len(thread.frames)]] == [
                     one.instruction for one in thread.frames
                 ]
@@ -79,7 +83,7 @@ async def test_the_current_thread_costs_little(build: int) -> None:
     kernel = _machine(build)
     source, target = await _found(kernel)
     before = source.bytes_read
-    found = await current_thread(source, target, kernel.stopped_processor)
+    found, _ = await current_thread(source, target, kernel.stopped_processor, Names(()))
     stopped = kernel.processors[kernel.stopped_processor].thread
     truth = next(one for one in kernel.threads if one.address == stopped)
     assert found is not None
@@ -150,7 +154,7 @@ async def test_prints_of_a_full_buffer_begin_with_the_oldest() -> None:
     rollovers = await source.virtual.read(VirtualAddress(kernel.symbols["KdPrintRolloverCount"]), 4)
     at = write - buffer
     whole = data[at:] + data[:at] if int.from_bytes(rollovers, "little") else data[:at]
-    assert await print_buffer(source, target) == whole.replace(b"\0", b"").decode()
+    assert await print_buffer(source, target) == (whole.replace(b"\0", b"").decode(), ())
     assert whole.strip(b"\0")
 
 
@@ -159,4 +163,34 @@ async def test_prints_whose_page_is_gone_are_none() -> None:
     source, target = await _found(kernel)
     page = _physical(kernel, kernel.symbols["KdPrintDefaultCircularBuffer"]) // PAGE_SIZE
     kernel.image.unreadable.add(page)
-    assert await print_buffer(source, target) is None
+    found, (missing,) = await print_buffer(source, target)
+    assert found is None
+    buffer = kernel.symbols["KdPrintDefaultCircularBuffer"]
+    assert missing.ranges and all(buffer <= at < buffer + PAGE_SIZE for at, _ in missing.ranges)
+    assert missing.why == f"it lies at {format_address(buffer)}, which cannot be read"
+
+
+async def test_a_list_of_threads_that_breaks_off_says_where() -> None:
+    kernel = _machine()
+    source, target = await _found(kernel)
+    system = kernel.processes[0]
+    fact = ProcessFact(system.address, 4, None, system.name, system.directory_table_base)
+    names = Names(target.modules, (), kernel.kernel_base)
+    own = [one.address for one in kernel.threads if one.process.address == system.address]
+    nowhere, entry = 0xFFFF_9000_DEAD_0000, kernel.profile.kthread.thread_list_entry
+    kernel.image.write(_physical(kernel, own[-2] + entry), nowhere.to_bytes(8, "little"))
+    found, missing = await thread_facts(source, target, fact, names, stacks=False)
+    assert [one.address for one in found] == own[:-1]
+    assert [one.what for one in missing] == ["threads of process 4"]
+    assert nowhere in [at for at, _ in missing[0].ranges] and "which cannot be read" in missing[0].why
+
+
+async def test_parents_that_cannot_be_read_are_told() -> None:
+    kernel = _machine()
+    source, target = await _found(kernel)
+    assert target.kdbg is not None
+    block = target.kdbg.block
+    silent = replace(block, values={**block.values, "offset_eprocess_parent_cid": 0})
+    found, missing = await process_facts(source, replace(target, kdbg=replace(target.kdbg, block=silent)))
+    assert {one.parent_id for one in found} == {None}
+    assert [one.what for one in missing] == ["parents of processes"] and "the KDBG does not tell" in missing[0].why

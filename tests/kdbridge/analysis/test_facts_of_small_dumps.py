@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 import trio
 
+from kdbridge.analysis.analyst import Analyst
 from kdbridge.analysis.held import held_of
+from kdbridge.analysis.names import Names
 from kdbridge.analysis.processes import process_facts
 from kdbridge.analysis.reading import ReadOnce
+from kdbridge.analysis.report_json import analysis_document
 from kdbridge.analysis.smbios import firmware_texts
 from kdbridge.analysis.stopped import stopped_processor
 from kdbridge.analysis.system import system_of, times_of
@@ -40,7 +44,7 @@ async def test_against_the_engine(shared: Path, kdexec: Kdexec, name: str) -> No
         source = ReadOnce(dump)
         target = await discover(source)
         system, times = await system_of(source, target), times_of(target)
-        current = await current_thread(source, target, stopped_processor(target))
+        current, _ = await current_thread(source, target, stopped_processor(target), Names(target.modules))
         processes, missing = await process_facts(source, target)
         assert held_of(source, target) is None
     told = theirs["vertarget"].text
@@ -87,3 +91,44 @@ def test_tables_that_lie() -> None:
         assert firmware_texts(whole[:size]) == ()
     assert firmware_texts(head + b"\xff" * 4 + bytes(5000)) == ()
     assert firmware_texts(head + b"\xff" * 4 + bytes([1, 0, 0, 0]) * 5000) == ()
+
+
+_NAMED_BY = {
+    "print_buffer": "the kernel's print buffer",
+    "current_thread.thread_id": "ids of threads",
+    "modules[].version": "versions and symbol files of modules",
+    "modules[].company": "versions and symbol files of modules",
+    "modules[].description": "versions and symbol files of modules",
+    "modules[].microsoft": "versions and symbol files of modules",
+    "modules[].pdb": "versions and symbol files of modules",
+    "system.system_root": "the system's folder",
+    "system.memory": "physical memory runs",
+    "processes[].threads": "threads",
+}
+"""Of a document, what is null or empty for want of memory, and what is said of it."""
+
+
+def _values(document: object, path: str) -> list[object]:
+    found = [document]
+    for part in path.split("."):
+        key = part.removesuffix("[]")
+        found = [one[key] for one in found if isinstance(one, dict)]
+        if part.endswith("[]"):
+            found = [one for many in found if isinstance(many, list) for one in many]
+    return found
+
+
+@pytest.mark.parametrize("name", ["triage_x64.dmp", "triage_arm64.dmp"])
+async def test_nothing_is_passed_over_in_silence(shared: Path, name: str) -> None:
+    with DumpFile(shared / "data/dumps" / name) as dump:
+        source = ReadOnce(dump)
+        document = json.loads(json.dumps(analysis_document(await Analyst(source, await discover(source)).all())))
+    missing = {one["what"]: one for one in document["missing"]}
+    lacking = {path for path in _NAMED_BY if any(value in (None, []) for value in _values(document, path))}
+    assert len(lacking) >= len(_NAMED_BY) - 1  # the memory's size is in one of them
+    assert {_NAMED_BY[path] for path in lacking} <= set(missing)
+    without = [one for one in document["modules"] if one["version"] is None]
+    images = [one for what, one in missing.items() if what.endswith("of modules")]
+    assert sum(len(one["ranges"]) for one in images) >= len(without) > 100 and len(images) <= 3
+    for what in ("threads", "the kernel's print buffer"):
+        assert missing[what]["ranges"], what

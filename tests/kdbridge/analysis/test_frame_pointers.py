@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+import pytest
+
 from kdbridge.analysis.model import Stack, Trust
 from kdbridge.analysis.names import Names
 from kdbridge.analysis.stack import walk
@@ -15,6 +17,7 @@ from tests.kdbridge.analysis.fake_memory import FakeSource, fake_module, fake_ta
 
 _X86, _NT, _STACK = 0x14C, 0x80500000, 0x80600000
 _ARM64, _NT64, _STACK64 = 0xAA64, 0xFFFFF800_00000000, 0xFFFFE000_00001000
+_FIRST_CALL = "its frame pointers lead to a return address of 0: the thread's first call, or an overwritten stack"
 
 
 async def _walk(machine: int, memory: dict[int, bytes], registers: dict[str, int], base: int, **more: object) -> Stack:
@@ -42,7 +45,10 @@ async def test_x86_goes_up_by_ebp_to_the_first_call() -> None:
         (_STACK + 0x200, 0, "nt+0x3000"),
     ]
     assert [frame.trust for frame in stack.frames] == [Trust.REGISTERS, Trust.FRAME_POINTER, Trust.FRAME_POINTER]
-    assert (stack.ended, stack.whole) == ("the thread's first call", True)
+    assert (stack.ended, stack.whole) == (_FIRST_CALL, False)
+    # As every frame of it may be made up, a chain that ends at once proves no more.
+    stack = await _walk(_X86, memory, {"eip": _NT + 0x3000, "ebp": _STACK + 0x200, "esp": _STACK + 0x1F0}, _NT)
+    assert (len(stack.frames), stack.ended, stack.whole) == (1, _FIRST_CALL, False)
 
 
 async def test_x86_crosses_a_trap_frame_by_its_debugger_s_copy() -> None:
@@ -55,7 +61,11 @@ async def test_x86_crosses_a_trap_frame_by_its_debugger_s_copy() -> None:
     assert (stack.frames[2].trust, stack.frames[2].note) == (Trust.MACHINE_FRAME, "trap frame at 80600140")
     memory[_STACK + 0x140] = struct.pack("<III", 0x12F000, 0x00401000, 0xBADB0D00)
     stack = await _walk(_X86, memory, registers, _NT)
-    assert (len(stack.frames), stack.ended, stack.whole) == (2, "user mode at 00401000", True)
+    assert (len(stack.frames), stack.ended, stack.whole) == (
+        2,
+        "its frame pointers lead to user mode at 00401000",
+        False,
+    )
 
 
 async def test_x86_function_that_has_no_frame_yet() -> None:
@@ -95,7 +105,7 @@ async def test_arm64_goes_up_by_x29_and_takes_signatures_off() -> None:
     assert [(frame.return_address, frame.instruction) for frame in stack.frames] == [
         (_NT64 + 0x2000, _NT64 + 0x1000), (_NT64 + 0x3000, _NT64 + 0x2000), (0, _NT64 + 0x3000),
     ]  # fmt: skip
-    assert stack.ended == "the chain of frame pointers ends" and stack.whole
+    assert (stack.ended, stack.whole) == ("the chain of frame pointers ends", False)
     # A leaf: lr was set by a bl of the function that it stands in.
     memory[_NT64 + 0x200C] = struct.pack("<I", 0x94000000 | (0x1000 - 0x200C >> 2) & 0x03FFFFFF)
     stack = await _walk(_ARM64, memory, {**registers, "pc": _NT64 + 0x1008, "lr": _NT64 + 0x2010}, _NT64)
@@ -103,6 +113,30 @@ async def test_arm64_goes_up_by_x29_and_takes_signatures_off() -> None:
     assert stack.frames[1].trust is Trust.LEAF
     stack = await _walk(_ARM64, memory, {**registers, "fp": 0}, _NT64)
     assert (len(stack.frames), stack.ended, stack.whole) == (1, "there is no frame pointer", False)
+
+
+@pytest.mark.parametrize(
+    ("above", "returns", "ended"),
+    [
+        (_STACK64 + 0x40, 0, _FIRST_CALL),
+        (_STACK64 + 0x40, 0x7FF6_0000_1000, "its frame pointers lead to user mode at 00007ff6`00001000"),
+    ],
+)
+async def test_arm64_chains_prove_nothing(above: int, returns: int, ended: str) -> None:
+    registers = {"pc": _NT64 + 0x1000, "sp": _STACK64, "fp": _STACK64, "lr": 0}
+    stack = await _walk(_ARM64, {_STACK64: struct.pack("<QQ", above, returns)}, registers, _NT64)
+    assert (len(stack.frames), stack.ended, stack.whole) == (1, ended, False)
+
+
+async def test_in_user_mode_there_is_one_frame_and_that_is_all() -> None:
+    registers = {"pc": 0x7FF6_0000_1000, "sp": 0x10_0000, "fp": 0x10_0000, "lr": 0x7FF6_0000_2000}
+    stack = await _walk(_ARM64, {}, registers, _NT64)
+    assert (len(stack.frames), stack.ended, stack.whole) == (1, "user mode at 00007ff6`00001000", True)
+    stack = await _walk(_X86, {}, {"eip": 0x401000, "ebp": 0x12F000, "esp": 0x12EFF0}, _NT)
+    assert (len(stack.frames), stack.ended, stack.whole) == (1, "user mode at 00401000", True)
+    # A call to nowhere: the stack is the kernel's.
+    stack = await _walk(_X86, {}, {"eip": 0, "ebp": _STACK + 0x100, "esp": _STACK}, _NT)
+    assert (len(stack.frames), stack.ended, stack.whole) == (1, "the frame at 80600100 cannot be read", False)
 
 
 async def test_a_real_crash_on_arm64(shared: Path) -> None:
@@ -119,6 +153,6 @@ async def test_a_real_crash_on_arm64(shared: Path) -> None:
             assert pointers == sorted(pointers) and pointers[0] == context["sp"]
             assert pointers[-1] - pointers[0] < 0x8000
             assert all(names.image_of(frame.instruction) is not None for frame in stack.frames)
-            assert stack.whole and {frame.trust for frame in stack.frames[1:]} == {Trust.FRAME_POINTER}
+            assert not stack.whole and {frame.trust for frame in stack.frames[1:]} == {Trust.FRAME_POINTER}
             lengths.append(len(stack.frames))
         assert len(lengths) == 8 and lengths[0] == 5 and max(lengths) > 8

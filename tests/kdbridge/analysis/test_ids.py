@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from kdbridge.analysis.client_id import client_id_offset, process_ids_of
+from kdbridge.analysis.model import Missing, ProcessFact
+from kdbridge.analysis.names import Names
 from kdbridge.analysis.processes import process_facts, running_threads
 from kdbridge.analysis.reading import ReadOnce
+from kdbridge.analysis.report_text import process_lines
 from kdbridge.analysis.threads import current_thread
 from kdbridge.discovery import discover
 from kdbridge.target import Target
@@ -33,9 +36,22 @@ def _put(kernel: SimulatedKernel, address: int, *words: int) -> None:
 async def test_a_thread_alone_proves_no_place() -> None:
     kernel = _machine(1)
     assert len({one.process.address for one in kernel.threads}) == len(kernel.threads)
-    found = await current_thread(*await _found(kernel), 0)
+    found, missing = await current_thread(*await _found(kernel), 0, Names(()))
     assert found is not None
     assert (found.process_id, found.thread_id) == (4, None)
+    assert [(one.what, one.why) for one in missing] == [
+        ("ids of threads", "no other thread was found that bears out where in an ETHREAD they lie")
+    ]
+
+
+async def test_an_idle_thread_has_no_id_and_that_is_no_lack() -> None:
+    kernel = _machine(4)
+    homes = {thread.address: thread.process.process_id for thread in kernel.threads}
+    (idle, *_) = [one.number for one in kernel.processors if homes[one.thread] == 0]
+    found, missing = await current_thread(*await _found(kernel), idle, Names(()))
+    assert found is not None and (found.process_id, found.thread_id, missing) == (0, None, ())
+    lines = list(process_lines([ProcessFact(1, 0, None, "Idle", 0, threads=(found,))]))
+    assert lines[-1].startswith("      idle thread  ") and "?" not in lines[-1]
 
 
 async def test_threads_of_other_processors_do() -> None:
@@ -50,8 +66,9 @@ async def test_threads_of_other_processors_do() -> None:
     thread = running[0][0]
     assert len(others) >= 2
     assert await client_id_offset(source, target, thread, 4, others) == offset
-    assert await client_id_offset(source, target, thread, 8, others) is None  # another process's id
-    assert await client_id_offset(source, target, 0xFFFF_9000_DEAD_0000, 4, others) is None
+    assert isinstance(await client_id_offset(source, target, thread, 8, others), Missing)  # another process's id
+    nowhere = await client_id_offset(source, target, 0xFFFF_9000_DEAD_0000, 4, others)
+    assert isinstance(nowhere, Missing) and nowhere.ranges == ((0xFFFF_9000_DEAD_0000, kernel.profile.kthread.size),)
 
 
 async def test_threads_beside_it_in_a_list_do() -> None:
@@ -66,8 +83,9 @@ async def test_of_two_places_neither_is_believed() -> None:
     layout = kernel.profile.kthread
     for number, thread in enumerate(one for one in kernel.threads if one.process.process_id == 4):
         _put(kernel, thread.address + layout.client_id + 0x40, 4, 0x1000 + 4 * number)
-    found = await current_thread(*await _found(kernel), 0)
+    found, missing = await current_thread(*await _found(kernel), 0, Names(()))
     assert found is not None and found.thread_id is None
+    assert [one.why for one in missing] == ["they may lie at any of 2 places in an ETHREAD"]
 
 
 async def test_a_list_that_turns_in_a_circle_is_told() -> None:

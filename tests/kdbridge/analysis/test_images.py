@@ -10,8 +10,10 @@ from kdbridge.analysis.images import image_facts, image_identity
 from kdbridge.analysis.model import ImageFact
 from kdbridge.analysis.names import Names
 from kdbridge.analysis.reading import ReadOnce
+from kdbridge.errors import MemoryFault
 from kdbridge.target import Module
 from protocol.address import PAGE_SIZE
+from protocol.errors import LayoutError
 from tests.kdbridge.analysis.made_up import KERNEL, MadeUp, module, target_of
 from tests.real_images import RealImage, images, version_strings
 
@@ -28,7 +30,7 @@ def _machine() -> tuple[list[RealImage], list[Module], MadeUp]:
 
 async def _facts(source: MadeUp | ReadOnce, modules: Sequence[Module]) -> tuple[ImageFact, ...]:
     target = target_of(*modules)
-    return await image_facts(source, target, Names(modules, (), KERNEL))
+    return (await image_facts(source, target, Names(modules, (), KERNEL)))[0]
 
 
 async def test_real_images_are_as_pefile_reads_them() -> None:
@@ -62,9 +64,9 @@ async def test_little_is_read_of_an_image() -> None:
 async def test_only_those_that_are_asked_for_are_read() -> None:
     _, modules, plain = _machine()
     source, names = ReadOnce(plain), Names(modules)
-    found = await image_facts(source, target_of(*modules), names, only=modules[1:2])
+    found, _ = await image_facts(source, target_of(*modules), names, only=modules[1:2])
     assert [one.module for one in found] == modules[1:2]
-    assert await image_facts(source, target_of(*modules), names, only=()) == ()
+    assert await image_facts(source, target_of(*modules), names, only=()) == ((), ())
     assert source.bytes_read < 0xA00
 
 
@@ -86,6 +88,60 @@ async def test_whatever_page_is_gone_nothing_is_invented(name: str) -> None:
             assert "cannot be read: nothing at" in fact.because
             lost.add(fact.because.partition(" cannot")[0])
     assert lost == {"its headers", "its version resource"}
+
+
+async def test_what_many_images_lack_is_told_once_with_the_pages() -> None:
+    real, modules, _ = _machine()
+    held = MadeUp({at.base: image.memory[:PAGE_SIZE] for image, at in zip(real, modules, strict=True)})
+    target, names = target_of(*modules), Names(modules, (), KERNEL)
+    count = len(modules)
+    assert count > 3
+    for source, whats in (
+        (MadeUp({}), {"versions and symbol files of modules": f"in all {count} the headers cannot be read"}),
+        (held, {
+            "symbol files of modules": f"in all {count} what names it cannot be read",
+            "versions of modules": f"in all {count} the version resource cannot be read",
+        }),
+    ):  # fmt: skip
+        _, missing = await image_facts(source, target, names)
+        assert {one.what: one.why for one in missing} == whats
+        for one in missing:
+            assert [at.base for at in modules] == [page - (page - _BASE) % _FAR for page, _ in one.ranges]
+            assert all(page % PAGE_SIZE == 0 and size == PAGE_SIZE for page, size in one.ranges)
+    _, (one,) = await image_facts(MadeUp({}), target, names, only=modules[:2])
+    assert one.why == f"in {real[0].name}, {real[1].name} the headers cannot be read"
+    _, (one,) = await image_facts(MadeUp({at.base: bytes(PAGE_SIZE) for at in modules}), target, names)
+    assert one.why.startswith(f"in all {count} the headers cannot be used; the first, {real[0].name}: ")
+    assert one.ranges == ()
+
+
+async def test_a_version_that_is_cut_off_is_not_taken_for_a_whole_one() -> None:
+    """The page ends behind the fixed part: that no company is named there says nothing."""
+    image = next(one for one in images() if one.name == "simulated mydrv")
+    company = image.memory.index("CompanyName".encode("utf-16-le"))
+    start = -company % PAGE_SIZE
+    at = module("x.sys", _BASE + start, len(image.memory))
+    found, missing = await image_facts(
+        MadeUp({at.base: image.memory[:company]}), target_of(at), Names((at,), (), KERNEL)
+    )
+    (fact,) = found
+    assert (fact.company, fact.microsoft) == ("", None)
+    assert "names no company" not in fact.because and "cannot be read" in fact.because
+    assert "versions of modules" in [one.what for one in missing]
+
+
+async def test_an_identity_that_cannot_be_read_is_told_from_one_that_is_not_there() -> None:
+    image = next(one for one in images() if one.name == "simulated mydrv")
+    at = module("x.sys", _BASE, len(image.memory))
+    (told,) = image.file.DIRECTORY_ENTRY_DEBUG
+    headers = image.memory[:PAGE_SIZE]
+    for pieces in ({}, {_BASE: headers}):
+        with pytest.raises(MemoryFault):
+            await image_identity(MadeUp(pieces), at)
+    where = image.memory.index(told.entry.__pack__()[:20])
+    nameless = image.memory[:where] + b"NONE" + image.memory[where + 4 :]
+    with pytest.raises(LayoutError):
+        await image_identity(MadeUp({_BASE: nameless}), at)
 
 
 async def test_a_path_or_a_name_proves_nothing() -> None:

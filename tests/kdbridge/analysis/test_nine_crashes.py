@@ -117,7 +117,7 @@ async def test_the_process_that_died_is_named() -> None:
     source = ReadOnce(SimulatedSource(kernel))
     found = (await Analyst(source, await discover(source)).all()).bug_check
     (process,) = [one for one in kernel.processes if one.address == kernel.bug_check[1]]
-    assert found is not None and found.parameters[0].region == f"process {process.name}, id {process.process_id:#x}"
+    assert found is not None and found.parameters[0].region == f"process {process.name}, id {process.process_id}"
 
 
 @pytest.mark.slow

@@ -107,7 +107,7 @@ def test_a_flood_of_guesses_is_cut_and_that_is_said() -> None:
 
 def test_third_party_modules_come_first_and_the_suspect_is_marked() -> None:
     lines = list(rest_lines(filled()))
-    order = ["modules: third-party (1)", "! fffff802`14998000", "modules: whose they are is not known (1)",
+    order = ["modules: third-party (1)", "! fffff802`14998000", "modules: no version says whose (1)",
              "modules: Microsoft's (1)", "* fffff802`13800000"]  # fmt: skip
     places = [_place_of(lines, text) for text in order]
     assert places == sorted(places)
@@ -150,9 +150,12 @@ def test_what_lacks_for_one_reason_is_told_once() -> None:
 
 
 def test_a_machine_without_a_bug_check_says_so() -> None:
-    assert next(first_lines(bare())) == "whether there was a bug check is not known"
-    target = replace(bare().target, bug_check_code=0)
-    assert next(first_lines(replace(bare(), target=target))) == "no bug check"
+    for code, words in ((None, "whether there was a bug check is not known"), (0, "no bug check")):
+        target = replace(bare().target, bug_check_code=code, break_status=None)
+        assert next(first_lines(replace(bare(), target=target))) == words
+        # 1 is DBG_STATUS_CONTROL_C.
+        stopped = replace(bare(), target=replace(target, break_status=1))
+        assert next(first_lines(stopped)) == f"{words}: stopped by a break-in"
     assert "none: no rule names a driver" in "\n".join(first_lines(bare()))
 
 

@@ -236,7 +236,7 @@ async def test_below_a_guess_unwind_data_help_but_prove_nothing() -> None:
         unmap(kernel, page)
     stack = await _stack(kernel, 0)
     assert _lines(stack) == _told(kernel, 0)
-    assert stack.ended == "the thread's first call" and not stack.whole
+    assert stack.ended == "guesses led to the thread's first call" and not stack.whole
     assert {frame.trust for frame in stack.frames[1:]} == {Trust.SCANNED}
     assert stack.frames[-1].note == "below a guess"
 
@@ -250,7 +250,7 @@ async def test_code_that_cannot_be_looked_at_is_said() -> None:
     stack = await _stack(kernel, 0)
     assert set(_told(kernel, 0)[:-1]) <= set(_lines(stack))
     assert stack.frames[1].note == (
-        "the unwind data of mydrv.sys cannot be read; the code before it could not be looked at"
+        "the unwind data of mydrv.sys cannot be read; whether it is behind a call is not known"
     )
 
 

@@ -6,13 +6,25 @@ from dataclasses import replace
 
 import pytest
 
-from kdbridge.analysis.model import Certainty, CrashContext, Frame, ImageFact, Place, Stack, Suspect, Trust
+from kdbridge.analysis.model import (
+    Certainty,
+    CrashContext,
+    ExceptionFact,
+    Frame,
+    ImageFact,
+    Place,
+    Stack,
+    Suspect,
+    Trust,
+)
 from kdbridge.analysis.names import Names
 from kdbridge.analysis.suspect import RULES, Evidence, suspect_of
 from kdbridge.analysis.whose import Judge, Whose
 from kdbridge.target import Module, Target, UnloadedModule
 from protocol.arch import AMD64
+from protocol.bugcheck import BUG_CHECKS
 from tests.kdbridge.analysis.made_up import KERNEL, MadeUp, module, target_of
+from tests.kdbridge.cli.calling import call, sim
 
 _NT = module("ntoskrnl.exe", KERNEL, path="\\SystemRoot\\system32\\ntoskrnl.exe")
 _NTFS, _MYDRV, _OTHER, _WDF = (
@@ -33,8 +45,13 @@ def _evidence(
     target: Target | None = None,
     crash_at: int | None = None,
     microsoft: dict[Module, bool | None] | None = None,
+    exception: int | None = None,
+    better: bool = True,
 ) -> Evidence:
-    """The crash is where the innermost frame is, unless told. By default Ntfs is Microsoft's, mydrv a third party's."""
+    """The crash is where the innermost frame is, unless told, and so is the exception, if any, of this code.
+
+    By default Ntfs is Microsoft's, mydrv a third party's.
+    """
     target = target_of(*_MODULES, bug_check=0xD1) if target is None else target
     source = MadeUp({})
     names = Names(target.modules, (), KERNEL)
@@ -47,7 +64,8 @@ def _evidence(
     at = crash_at if crash_at is not None else (frames[0].instruction if frames else 0)
     place = next((frame.place for frame in frames if frame.instruction == at), Place(at))
     context = AMD64.context.decode(AMD64.context.encode({"context_flags": 0x10001F, "rip": at}))
-    crash = CrashContext("", True, 0, context, frozenset(), place)
+    fact = None if exception is None else ExceptionFact(exception, "", place, ())
+    crash = CrashContext("", better, 0, context, frozenset(), place, exception=fact)
     return Evidence(source, target, names, judge, crash, Stack(frames, "", whole=True) if frames else None)
 
 
@@ -120,6 +138,32 @@ async def test_a_driver_that_was_unloaded() -> None:
     assert (found.place.module, found.place.offset) == ("gone", 0x123)
 
 
+async def test_a_place_where_another_image_lies_now_is_not_the_unloaded_driver_s() -> None:
+    gone = UnloadedModule("gone.sys", _NTFS.base - 0x1000, _NTFS.base + 0x8000, 1)
+    target = target_of(*_MODULES, bug_check=0xD1, parameters=(8, 2, 0, _NTFS.base + 0x77))
+    target = replace(target, unloaded_modules=(gone,))
+    found = await _suspect(_evidence(_frame(_NTFS, 0x77), _frame(_NT), target=target))
+    assert (found.module, found.rule) == ("Ntfs", "driver on the stack")
+    # One byte before the image that lies there now, it is.
+    target = replace(target, bug_check_parameters=(8, 2, 0, _NTFS.base - 1))
+    alone = tuple(one for one in _MODULES if one is not _NT)
+    found = await _suspect(_evidence(target=replace(target, modules=alone)))
+    assert (found.module, found.rule, found.place.offset) == ("gone", "unloaded driver", 0xFFF)
+
+
+async def test_where_the_processor_stands_is_no_fault() -> None:
+    """Without better registers than the break's, only a parameter or the exception tells of an instruction."""
+    target = target_of(*_MODULES, bug_check=0xC9)
+    found = await _suspect(_evidence(_frame(_MYDRV), target=target, better=False))
+    assert (found.rule, found.certainty) == ("third party on the stack", Certainty.LIKELY)
+    found = await _suspect(_evidence(_frame(_NTFS), target=target, better=False))
+    assert (found.rule, found.certainty) == ("driver on the stack", Certainty.GUESS)
+    evidence = _evidence(_frame(_MYDRV, 0x80), target=target, better=False, exception=0xC0000005)
+    found = await _suspect(evidence)
+    assert (found.rule, found.certainty, found.place.offset) == ("faulting instruction", Certainty.CERTAIN, 0x80)
+    assert found.why.startswith("the exception occurred in it")
+
+
 async def test_an_address_as_a_parameter_is_the_last_resort() -> None:
     target = target_of(*_MODULES, bug_check=0xC9, parameters=(1, KERNEL + 0x10, _OTHER.base + 0x55, 0))
     found = await _suspect(_evidence(_frame(_NT), target=target))
@@ -131,15 +175,43 @@ async def test_nobody_is_suspected() -> None:
     assert await suspect_of(_evidence()) is None
 
 
-@pytest.mark.parametrize("code", [0xE2, 0x1C8, 0x161])
+@pytest.mark.parametrize("code", [*(code for code, row in BUG_CHECKS.items() if row.asked_for), 0x100000E2])
 async def test_nor_is_anybody_when_the_crash_was_asked_for(code: int) -> None:
     assert await suspect_of(_evidence(_frame(_MYDRV), target=target_of(*_MODULES, bug_check=code))) is None
 
 
-async def test_a_break_in_is_nobody_s_fault_and_a_driver_s_own_breakpoint_is() -> None:
-    standing = target_of(*_MODULES, bug_check=0)
-    assert (await _suspect(_evidence(_frame(_MYDRV), target=standing))).module == "mydrv"
-    assert await suspect_of(_evidence(_frame(_MYDRV), target=replace(standing, break_status=1))) is None
+_STANDING = target_of(*_MODULES, bug_check=0)
+_UNKNOWN = target_of(*_MODULES, bug_check=None)
+
+
+@pytest.mark.parametrize("exception", [None, 0x80000003, 0x80000004, 0x80000007, 0x40010005])
+async def test_a_machine_that_only_stopped_has_no_suspect(exception: int | None) -> None:
+    """It was broken into, hit a breakpoint, made a step, or was not stopped by anything that is known."""
+    frames = (_frame(_MYDRV), _frame(_OTHER))
+    assert await suspect_of(_evidence(*frames, target=_STANDING, exception=exception, better=False)) is None
+    broken_into = replace(_UNKNOWN, break_status=1)
+    assert await suspect_of(_evidence(*frames, target=broken_into, exception=exception, better=False)) is None
+
+
+@pytest.mark.parametrize("target", [_STANDING, _UNKNOWN])
+async def test_a_fault_is_one_without_a_bug_check_as_well(target: Target) -> None:
+    found = await _suspect(_evidence(_frame(_MYDRV), target=target, exception=0xC0000005, better=False))
+    assert (found.module, found.rule, found.certainty) == ("mydrv", "faulting instruction", Certainty.CERTAIN)
+
+
+@pytest.mark.parametrize("status", [None, 3, 4, 5])
+async def test_where_nobody_knows_of_a_bug_check_it_is_a_guess(status: int | None) -> None:
+    target = replace(_UNKNOWN, break_status=status)
+    found = await _suspect(_evidence(_frame(_NT), _frame(_MYDRV), target=target, exception=0x80000003, better=False))
+    assert (found.module, found.rule, found.certainty) == ("mydrv", "third party on the stack", Certainty.GUESS)
+    assert found.why.endswith("; but whether anything failed is not known")
+
+
+def test_a_breakpoint_in_a_driver_is_not_told_as_a_fault() -> None:
+    """The simulated machine stands at an int3 of mydrv: the bucket says where, and nobody is accused."""
+    document = call("analyze", sim("breakpoint"), "--brief", "--json").document
+    assert document["crash"]["exception"]["code"] == "0x80000003"
+    assert document["suspect"] is None and document["bucket"].startswith("NO_BUGCHECK_mydrv+")
 
 
 async def test_the_kernel_s_own_images_are_known_by_their_names() -> None:

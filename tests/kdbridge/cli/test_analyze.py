@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -114,10 +116,75 @@ def test_a_snapshot_is_of_a_target_and_into_a_new_folder(home: Home, tmp_path: P
     assert (ended.code, ended.machines) == (5, ()) and "The target was not touched." in ended.last
 
 
+def test_a_page_has_everything_and_is_never_the_source(home: Home, tmp_path: Path) -> None:
+    brief, whole = tmp_path / "brief.html", tmp_path / "whole.html"
+    call("analyze", home.complete, "--brief", "--html", brief)
+    call("analyze", home.complete, "--html", whole)
+    assert brief.read_bytes() == whole.read_bytes()
+    dump, link = tmp_path / "copy.dmp", tmp_path / "link.dmp"
+    dump.write_bytes(home.small.read_bytes())
+    link.hardlink_to(dump)
+    for path in (dump, link):
+        ended = call("analyze", dump, "--html", path, "--force")
+        assert (ended.code, ended.out, ended.last) == (5, "", f"kdbridge: {path} is the source itself")
+    assert dump.read_bytes() == home.small.read_bytes()
+
+
+def test_a_short_document_says_that_it_is_one(home: Home) -> None:
+    brief, whole = (call("analyze", home.complete, "--json", *more).document for more in (["--brief"], []))
+    assert (brief["extent"], whole["extent"]) == ("first screen", "all")
+    assert differences(brief, "document", "document") == []
+    for part in ("stacks", "processes", "coverage", "print_buffer"):
+        assert brief[part] is None and whole[part], part
+
+
 def test_a_machine_that_nobody_crashed_is_told_of() -> None:
     ended = call("analyze", sim("breakpoint"), "--brief")
-    assert ended.out.startswith("no bug check")
+    assert ended.out.startswith("no bug check: STATUS_BREAKPOINT")
     assert "\nbucket       NO_BUGCHECK_" in ended.out
+
+
+def test_a_break_in_is_no_breakpoint_live_or_at_home(tmp_path: Path) -> None:
+    path = tmp_path / "running.dmp"
+    assert call("dump", sim("running"), path, "--kind", "kernel", "--break-in").code == 0
+    assert "\nstopped by a break-in\n" in call("info", path).out
+    assert call("analyze", path, "--brief").out.startswith("no bug check: stopped by a break-in\n")
+    document = call("analyze", path, "--json", "--brief").document
+    assert (document["bug_check_known"], document["bug_check"]) == (True, None)
+    assert document["stopped_by"] == "a break-in"
+
+
+def test_what_nobody_knows_is_not_told_as_none(home: Home, tmp_path: Path) -> None:
+    """A Snapshot of a machine whose KiBugCheckData could not be read."""
+    folder = tmp_path / "unknown.snapshot"
+    shutil.copytree(home.snapshot, folder)
+    told = json.loads((folder / "target.json").read_text())
+    told["bug_check_code"] = None
+    (folder / "target.json").write_text(json.dumps(told))
+    text = call("analyze", folder, "--brief").out
+    assert text.startswith("whether there was a bug check is not known") and "\nbucket       UNKNOWN_" in text
+    document = call("analyze", folder, "--json", "--brief").document
+    assert (document["bug_check_known"], document["bug_check"]) == (False, None)
+    named = call("triage-name", folder)
+    assert named.code == 1 and named.out.startswith("UNKNOWN_")
+    assert named.last.endswith("whether there was a bug check is not known")
+
+
+def test_who_waits_for_a_line_learns_which_process_died() -> None:
+    ended = call("analyze", sim("bugcheck-ef"))
+    machine = ended.machine.kernel
+    process = next(one for one in machine.processes if one.address == machine.bug_check[1])
+    assert f": process {process.name}, id {process.process_id}\n" in ended.out
+
+
+def test_what_is_wrong_with_the_file_stands_first(home: Home, tmp_path: Path) -> None:
+    path = tmp_path / "cut.dmp"
+    path.write_bytes(home.small.read_bytes()[:1_500_000])
+    page = tmp_path / "cut.html"
+    ended = call("analyze", path, "--json", "--html", page)
+    first = ended.document["missing"][0]
+    assert ended.code == 1 and first["what"] == "the file" and "was cut off" in first["why"]
+    assert first["why"] in ended.err and "was cut off" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("at", ["first", "all"])
@@ -146,6 +213,28 @@ def test_ctrl_c_keeps_what_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert snapshot.pieces[1] == reads.bytes
     monkeypatch.undo()
     assert call("analyze", folder, "--brief").out.startswith("DRIVER_IRQL_NOT_LESS_OR_EQUAL (d1)\n")
+    modules = call("modules", folder, "--json").document
+    names, missing = {one["name"] for one in modules["modules"]}, {one["what"] for one in modules["missing"]}
+    assert {"ntoskrnl.exe", "mydrv.sys"} <= names
+    # Of those that the first screen did not need names were not read yet.
+    assert ("names of modules" in missing) == ("<name not readable>" in names) == (at == "first")
+
+
+def test_a_first_screen_names_only_what_it_needs_but_what_it_keeps_is_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "kept.snapshot"
+    ended = call("analyze", sim(), "--brief", "--json")
+    kernel = ended.machine.kernel
+    names = {int(one["base"], 16): one["name"] for one in ended.document["modules"]}
+    needed = {frame["place"]["module"] for frame in ended.document["stack"]["frames"]}
+    assert list(names) == [one.base for one in kernel.modules]
+    for one in kernel.modules:
+        assert names[one.base] == (one.file_name if one.name in needed else None), one.name
+    assert differences(ended.document, "document", "document") == []
+    assert "<name" not in ended.out
+    # What is kept is for later, when the target can be asked no more.
+    call("analyze", sim(), "--brief", "--snapshot", folder)
+    modules = call("modules", folder, "--json").document["modules"]
+    assert [one["name"] for one in modules] == [one.file_name for one in kernel.modules]
 
 
 def test_what_was_read_of_a_machine_that_went_away_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

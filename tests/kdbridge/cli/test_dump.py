@@ -76,7 +76,9 @@ def test_who_and_why_is_told_before_anything_is_read_and_what_to_type_next_at_th
     command = re.fullmatch(r"next: (.+)   or, on Windows: .+", said[-1])
     assert command is not None
     assert shlex.split(command[1]) == ["kdbridge", "analyze", str(out)]
-    assert call(*shlex.split(command[1])[1:]).code == 0
+    # This machine has no lists of threads, which is named: exit code 1.
+    why = call(*shlex.split(command[1])[1:])
+    assert why.out.startswith("DRIVER_IRQL_NOT_LESS_OR_EQUAL (d1)\n") and why.code in (0, 1)
     assert said[-2] == "the machine is left as it was found: stopped"
 
 
