@@ -45,6 +45,7 @@ ENVIRONMENT = {
 }
 """What a command sees of the world."""
 
+_PROGRESS = re.compile(r"\(\d+ %\), \S+ \w+/s, .+ left$")
 _ANYTHING = "…"
 _INTERRUPT = "^C"
 """Shown where a user presses Ctrl-C."""
@@ -201,14 +202,19 @@ def _until_url(stream: IO[str] | None) -> str:
 
 
 def agree(shown: Sequence[str], printed: Sequence[str]) -> bool:
-    """Whether a page tells what a command printed. A line that is … stands for any lines, … in a line for any text."""
+    """Whether a page tells what a command printed. A line that is … stands for any lines, … in a line for any text.
+
+    Progress, which a command shows when it takes longer than on the machine where the page was made, need not be there.
+    """
     pattern = "".join(
         r"(?:.*\n)*?"
         if line.strip() == _ANYTHING
         else ".*?".join(map(re.escape, line.rstrip().split(_ANYTHING))) + r"\n"
         for line in _trimmed(shown)
     )
-    return re.fullmatch(pattern, "".join(f"{line}\n" for line in _trimmed(printed))) is not None
+    lines = _trimmed(printed)
+    without_progress = [line for line in lines if not _PROGRESS.search(line)]
+    return any(re.fullmatch(pattern, "".join(f"{line}\n" for line in text)) for text in (lines, without_progress))
 
 
 def difference(shown: Sequence[str], printed: Sequence[str]) -> str:

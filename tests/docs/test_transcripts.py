@@ -59,6 +59,8 @@ def test_what_is_not_run_says_why() -> None:
         (["1+1 (sum)"], ["1+1 (sum)"], True),
         ([], [""], True),
         ([], ["a"], False),
+        (["read 5 pages"], ["memory: 14.0 MiB of 15.6 MiB (90 %), 2.7 MiB/s, 1 s left", "read 5 pages"], True),
+        (["read 5 pages"], ["read 5 pages, 1 s left"], False),
     ],
 )
 def test_a_page_may_leave_out_only_what_it_marks(shown: list[str], printed: list[str], same: bool) -> None:

@@ -155,7 +155,7 @@ async def test_a_running_target_is_stopped_only_when_it_is_told_to(autojump_cloc
         async with _taken(way, wait=20):
             pytest.fail("nobody told it to stop")
     assert "no state change within 20 seconds: the target is alive and it runs" in str(caught.value)
-    assert "--break-in" in str(caught.value)
+    assert "`kdbridge break` does that" in str(caught.value)
     assert way.running.target.activity is Activity.RUNNING
     async with _taken(_sim("running"), break_in=True) as taken:
         assert taken.of(StateChanged)

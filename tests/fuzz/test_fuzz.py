@@ -12,9 +12,13 @@ from tests.fuzz.targets import TARGETS, counts
 
 _SLICE = 20_000
 _SEED = 1
+_LONG = ("triage", "dump-file", "lying-target")
+"""Whole files and machines: each takes seconds."""
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=pytest.mark.slow) if one in _LONG else one for one in TARGETS]
+)
 def test_hostile_input_does_no_harm(name: str) -> None:
     target = TARGETS[name]
     count = counts(_SLICE, TARGETS.values())[name]

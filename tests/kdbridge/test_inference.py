@@ -98,6 +98,7 @@ async def test_nothing_inferred_is_wrong_on_any_machine(seed: int, tmp_path: Pat
     await _try(seed, tmp_path / "snapshot", 32 * _MIB)
 
 
+@pytest.mark.slow
 async def test_every_inferred_page_is_listed_and_strict_reads_them(tmp_path: Path) -> None:
     kernel = build_kernel(as_layout(SMALL, "server"))
     snapshot, _ = await _captured(tmp_path / "s", kernel, Inference(zeros=True))
@@ -125,6 +126,7 @@ async def test_every_inferred_page_is_listed_and_strict_reads_them(tmp_path: Pat
             assert not dump.inferred and not dump.log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"layout": "server"}])
 def test_nothing_is_inferred_unless_it_is_named(options: dict[str, str], tmp_path: Path) -> None:
     out, kept = tmp_path / "out.dmp", tmp_path / "kept"

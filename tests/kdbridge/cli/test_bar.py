@@ -26,6 +26,7 @@ _LINE = re.compile(
 )
 
 
+@pytest.mark.slow
 def test_piped_there_is_a_line_at_most_every_five_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     times: list[float] = []
 
@@ -72,6 +73,7 @@ def test_pages_that_cannot_be_read_are_counted_in_the_line() -> None:
     assert bar._line(Progress("reading", 100, None, 0.0, 0)) == "100 bytes, 0 bytes/s"
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_bar_and_ctrl_c_ends_with_what_is_kept(tmp_path: Path) -> None:
     master, slave = pty.openpty()
     out = tmp_path / "[bold]crash.dmp"

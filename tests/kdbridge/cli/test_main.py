@@ -140,6 +140,7 @@ def test_streams_that_are_closed_are_done_without(home: Home) -> None:
     assert (lines[0], lines[-2:], done.stderr) == ("0", ["good", "0"], "")
 
 
+@pytest.mark.slow
 def test_names_that_are_no_text_are_taken_and_shown_as_well_as_can_be(home: Home, tmp_path: Path) -> None:
     name = os.fsencode(tmp_path) + b"/gr\xfcn.dmp"
     Path(os.fsdecode(name)).write_bytes(home.small.read_bytes())
