@@ -16,6 +16,8 @@ from kdbridge.source import PageRead, PhysicalMemory
 from kdbridge.transports.sim import open_sim
 from protocol.address import PAGE_SHIFT, PAGE_SIZE, PageRun, PageRuns, PhysicalAddress
 
+pytestmark = pytest.mark.slow
+
 _PAGES = 60
 
 

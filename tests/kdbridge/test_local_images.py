@@ -19,6 +19,8 @@ from simulator.options import as_layout
 from simulator.scenarios import ScenarioOptions, start
 from tests.kdbridge.cli.calling import call, sim
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def kernel() -> SimulatedKernel:

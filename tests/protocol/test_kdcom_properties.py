@@ -24,6 +24,8 @@ from protocol.packet import SYNC_PACKET_ID, PacketType
 from tests.protocol.streams import A, chunked, streams
 from tests.raw import change_bytes, events_of
 
+pytestmark = pytest.mark.slow
+
 _LARGEST_PACKET = 16 + 4160 + 1
 _CUTS = st.lists(st.integers(0, 20_000), max_size=12)
 _STEPS = st.lists(

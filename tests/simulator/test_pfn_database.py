@@ -22,6 +22,8 @@ from simulator.pfn_layout import COMPACT_PFN, PFN_LAYOUTS, VISTA_PFN, WINDOWS_10
 from tests import slow_pages
 from tests.random_machines import random_machine
 
+pytestmark = pytest.mark.slow
+
 SERVER = as_layout(KernelOptions(memory_size=64 << 20, processors=2, unreadable_pages=40), "server")
 ZEROED, FREE, STANDBY, ACTIVE = 0, 1, 2, 6
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pefile
+import pytest
 
 from simulator.image_files import image_file
 from simulator.kernel import KernelOptions, build_kernel
@@ -19,6 +20,7 @@ def _strings(data: bytes) -> dict[str, str]:
         }
 
 
+@pytest.mark.slow
 def test_pefile_reads_who_made_each_image() -> None:
     kernel = build_kernel(KernelOptions(memory_size=32 << 20))
     made = {}

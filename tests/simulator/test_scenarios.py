@@ -18,6 +18,8 @@ from simulator.target import CLOCK_TICK, Activity
 from tests.raw import A, ack
 from tests.recording import Packet, split
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 SYNC = A | 0x800
 REQUIRED = {

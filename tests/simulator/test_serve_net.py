@@ -25,6 +25,8 @@ from simulator.errors import SimulationError
 from simulator.scenarios import ScenarioOptions, start
 from simulator.serve_net import NetLine, parse_net, run_net
 
+pytestmark = pytest.mark.slow
+
 _TEXT = "17890.af3489a.9345kjm.lio147"
 _KEY = parse_key(_TEXT)
 _ROOT = Path(__file__).resolve().parent.parent.parent

@@ -143,6 +143,7 @@ def test_packets_damaged_alike_are_not_hit_by_chance() -> None:
     assert study(bytes(packet) * 8).pattern is not Pattern.FLIPPED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spam", [b"0", b"i", _session(1)[0][:16], b"0000\x07\0\xf0\0", b"\xff", b"\r\n", b"\0"])
 def test_no_stream_takes_long(spam: bytes) -> None:
     started = time.process_time()
