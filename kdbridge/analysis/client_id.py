@@ -15,10 +15,11 @@ from .model import Missing
 from .names import Names
 from .shortcomings import pages_of, unreadable
 
-__all__ = ["client_id_offset", "process_ids_of"]
+__all__ = ["HIGHEST_ID", "client_id_offset", "process_ids_of"]
 
 _LARGEST_THREAD = 0x1800
-_HIGHEST_ID = 1 << 26
+HIGHEST_ID = 1 << 26
+"""Ids of processes and threads are lower: handles of one table."""
 _MOST_WITNESSES = 4
 _THREAD_TYPE = 6
 """DISPATCHER_HEADER.Type."""
@@ -43,7 +44,7 @@ async def process_ids_of(
     if offset is None:
         return {}
     read = {one: await try_read_pointer(source, one + offset - width, width) for one in processes if one}
-    return {one: value for one, value in read.items() if value is not None and value < _HIGHEST_ID}
+    return {one: value for one, value in read.items() if value is not None and value < HIGHEST_ID}
 
 
 async def client_id_offset(
@@ -102,7 +103,7 @@ def _candidates(thread: bytes, process_id: int, width: int) -> list[int]:
 
 
 def _is_id(value: int) -> bool:
-    return 0 < value < _HIGHEST_ID and value % 4 == 0
+    return 0 < value < HIGHEST_ID and value % 4 == 0
 
 
 async def _agree(source: Source, thread: bytes, witnesses: Sequence[tuple[int, int]], at: int, width: int) -> bool:

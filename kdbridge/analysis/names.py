@@ -98,8 +98,10 @@ class Names:
         It is checked against the memory before it is used: symbols of another kernel must not make wrong statements.
         """
         kernel = next((one for one in self.modules if one.base and one.base == self.kernel), None)
-        for source in self._sources if kernel is not None else ():
-            if isinstance(source, StructureSource) and kernel is not None:
+        if kernel is None:
+            return None
+        for source in self._sources:
+            if isinstance(source, StructureSource):
                 found = await source.structure_offset(kernel, structure, field)
                 if found is not None:
                     return found

@@ -11,6 +11,7 @@ from kdbridge.target import Target
 from protocol.address import format_address
 from protocol.structure import Structure
 
+from .client_id import HIGHEST_ID
 from .model import Missing, ProcessFact
 from .names import Names
 from .shortcomings import pages_of, unreadable
@@ -23,7 +24,6 @@ _SYSTEM = "System"
 _NAMES = "names of processes"
 _LARGEST_PROCESS = 0x2000
 _MOST_CANDIDATES = 16
-_HIGHEST_ID = 1 << 26
 _WITNESSES = 16
 """So many other processes are asked about each place where names may lie."""
 _NEAR = 0x100
@@ -169,7 +169,7 @@ async def _bears_parents(source: Source, entries: tuple[ProcessEntry, ...], offs
     known, parents = {one.process_id for one in entries}, 0
     for one in entries[: 1 + _WITNESSES]:
         value = await try_read_pointer(source, one.address + offset, width)
-        if value is not None and (value % 4 or value >= _HIGHEST_ID):
+        if value is not None and (value % 4 or value >= HIGHEST_ID):
             return False
         parents += value in known and value != one.process_id
     return parents > 0
