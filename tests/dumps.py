@@ -6,12 +6,14 @@ import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from kdbridge.memory.files import DumpFile
 from protocol.address import PAGE_SIZE, PageRuns
 from protocol.dumpfile.header import DumpHeader
 from protocol.dumpfile.layout import ReadFile
 from protocol.dumpfile.plan import DumpPlan
+from simulator.paging import PageTables
 
-__all__ = ["HEADER", "made_up_memory", "reader", "rendered", "written"]
+__all__ = ["HEADER", "made_up_memory", "place_in", "reader", "rendered", "written"]
 
 HEADER = DumpHeader(
     minor_version=19041,
@@ -57,6 +59,16 @@ def written(path: Path, plan: DumpPlan, memory: Mapping[int, bytes] | Callable[[
         file.writelines(page_of(page) for page in plan.pages.pages())
         file.write(plan.secondary)
     return path
+
+
+def place_in(path: Path, tables: PageTables, address: int) -> int:
+    """Where the byte at this virtual address of a simulated machine lies in a dump of it that holds pages."""
+    physical = tables.translate(address)
+    assert physical is not None
+    with DumpFile(path) as dump:
+        offset = dump.layout.pages.offset_of(physical // PAGE_SIZE)
+    assert offset is not None
+    return offset + physical % PAGE_SIZE
 
 
 def reader(data: bytes) -> ReadFile:

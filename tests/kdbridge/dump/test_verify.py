@@ -21,6 +21,7 @@ from kdbridge.memory.files import DumpFile, RawImage
 from kdbridge.snapshot import Snapshot
 from protocol.address import PAGE_SIZE, PageRun, PageRuns
 from simulator.kernel import SimulatedKernel
+from tests.dumps import place_in
 from tests.kdbridge.captured import capture, machine
 
 _LAYOUTS = [DumpLayoutChoice.RUNS, DumpLayoutChoice.BITMAP]
@@ -51,12 +52,7 @@ class _Made:
 
     def place(self, address: int) -> int:
         """Where the byte at this virtual address lies in the file."""
-        physical = self.kernel.tables.translate(address)
-        assert physical is not None
-        with DumpFile(self.out) as dump:
-            offset = dump.layout.pages.offset_of(physical // PAGE_SIZE)
-        assert offset is not None
-        return offset + physical % PAGE_SIZE
+        return place_in(self.out, self.kernel.tables, address)
 
     def flip(self, offset: int, mask: int = 1) -> None:
         with self.out.open("r+b") as file:

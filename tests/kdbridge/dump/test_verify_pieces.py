@@ -14,7 +14,7 @@ from kdbridge.errors import UsageError
 from kdbridge.memory.files import DumpFile, RawImage
 from protocol.address import PAGE_SIZE
 from simulator.kernel import SimulatedKernel
-from tests.dumps import rendered
+from tests.dumps import place_in, rendered
 from tests.simulator.dumped import dump_plan
 from tests.simulator.small_dumped import small_dumped, small_machine
 
@@ -33,12 +33,7 @@ class _Made:
 
     def place(self, address: int) -> int:
         """Where the byte at this virtual address lies in the complete dump."""
-        physical = self.kernel.tables.translate(address)
-        assert physical is not None
-        with DumpFile(self.complete) as dump:
-            offset = dump.layout.pages.offset_of(physical // PAGE_SIZE)
-        assert offset is not None
-        return offset + physical % PAGE_SIZE
+        return place_in(self.complete, self.kernel.tables, address)
 
 
 @pytest.fixture(scope="module")
